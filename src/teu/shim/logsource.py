@@ -22,10 +22,11 @@ class LogPart:
     """One file, open. `skip` lines, or bytes, at its start are not asked for."""
 
     def __init__(self, path: str, compressed: bool) -> None:
-        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._raw = open(path, "rb", buffering=0)  # noqa: SIM115
+        self.fd = self._raw.fileno()
         self.compressed = compressed
         self.status = os.fstat(self.fd)
-        self._file: IO[bytes] | None = None
+        self._unzipped: IO[bytes] | None = None
         self._rest = b""
         self._skip_lines = 0
 
@@ -58,14 +59,14 @@ class LogPart:
             self._rest = b""
 
     def close(self) -> None:
-        os.close(self.fd)
+        self._raw.close()
 
     def _read(self, count: int) -> bytes:
         if not self.compressed:
             return os.read(self.fd, count)
-        if self._file is None:
-            self._file = self._open_gzip()
-        return self._file.read(count)
+        if self._unzipped is None:
+            self._unzipped = self._open_gzip()
+        return self._unzipped.read(count)
 
     def _skip(self, block: bytes) -> bytes:
         position = 0
@@ -77,7 +78,7 @@ class LogPart:
     def _open_gzip(self) -> IO[bytes]:
         import gzip
 
-        return gzip.open(os.fdopen(os.dup(self.fd), "rb"), "rb")  # type: ignore[return-value]
+        return gzip.open(self._raw, "rb")  # type: ignore[return-value]
 
     def _keep_plain(self, count: int) -> int:
         end = self.status.st_size
@@ -202,3 +203,7 @@ class Watcher:
         if self._inotify in ready:
             os.read(self._inotify, 1 << 16)
         return self._client_fd not in ready
+
+    def close(self) -> None:
+        if self._inotify >= 0:
+            os.close(self._inotify)

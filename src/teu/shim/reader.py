@@ -27,6 +27,7 @@ class LogReader:
         self._renderer = Renderer(request)
         self._files = LogFiles(request["path"])
         self._until_ns = int(request.get("until_ns") or 0)
+        self._current: LogPart | None = None
 
     def run(self) -> None:
         try:
@@ -42,47 +43,64 @@ class LogReader:
         except OSError:
             pass  # the client has gone
         finally:
+            if self._current is not None:
+                self._current.close()
             self._socket.close()
 
     def _copy(self) -> None:
-        following = bool(self._request.get("follow"))
-        watcher = self._watch() if following else None  # first watch, then look: nothing is missed
-        current = self._copy_existing()
-        while watcher is not None:
-            ended = self._ended()
-            current = self._copy_new(current)
-            if ended or not watcher.wait(self._wait_limit_s()):
-                return
+        if not self._request.get("follow"):
+            self._copy_existing()
+            return
+        watcher = self._watch()  # first watch, then look: nothing is missed
+        try:
+            self._copy_existing()
+            while True:
+                ended = self._ended()
+                self._copy_new()
+                if ended or not watcher.wait(self._wait_limit_s()):
+                    return
+        finally:
+            watcher.close()
 
-    def _copy_existing(self) -> LogPart | None:
-        parts = self._files.open_all()
+    def _copy_existing(self) -> None:
+        found = parts = self._files.open_all()
         since_ns = int(self._request.get("since_ns") or 0)
         if since_ns:
             parts = [part for part in parts[:-1] if written_since(part, since_ns)] + parts[-1:]
         tail = int(self._request.get("tail", -1))
         if tail >= 0:
             parts = keep_tail(parts, tail)
-        for part in parts:
-            self._copy_part(part)
-        return parts[-1] if parts else None
+        for part in found:
+            if part not in parts:
+                part.close()
+        self._copy_parts(parts)
 
-    def _copy_new(self, current: LogPart | None) -> LogPart | None:
+    def _copy_new(self) -> None:
         """What was appended, also in files that came after by rotation."""
-        if current is None:
+        if self._current is None:
             successors = self._files.open_all()
         else:
-            successors = self._files.open_after(current)
-            current.rewind_if_truncated()
-            self._copy_part(current)  # after the look: if it has successors, it is complete
-        for part in successors:
-            if current is not None:
-                current.close()
-            current = part
-            self._copy_part(part)
-        return current
+            successors = self._files.open_after(self._current)
+            self._current.rewind_if_truncated()
+            self._copy_current()  # after the look: if it has successors, it is complete
+        self._copy_parts(successors)
 
-    def _copy_part(self, part: LogPart) -> None:
-        for block in part.blocks():
+    def _copy_parts(self, parts: list[LogPart]) -> None:
+        try:
+            for part in parts:
+                if self._current is not None:
+                    self._current.close()
+                self._current = part
+                self._copy_current()
+        except BaseException:
+            for part in parts:
+                part.close()
+            raise
+
+    def _copy_current(self) -> None:
+        if self._current is None:
+            return
+        for block in self._current.blocks():
             self._send(self._renderer.render(block))
 
     def _send(self, data: bytes) -> None:
