@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from teu.shim.daemons import Connection, Daemons
-from teu.shim.files import Directory
+from teu.shim.files import Directory, read_file
 from teu.shim.logfile import LogFile
 from teu.shim.loop import READ, Loop
 from teu.shim.oom import OomCounter
@@ -74,6 +74,10 @@ class Shim:
                 self._record_fault(error)
                 if faults == FAULT_LIMIT:
                     raise
+
+    def warm_up(self) -> None:
+        """One round of a loop that has nothing to do; for the zygote."""
+        self._loop.run_once()
 
     def _done(self) -> bool:
         if self._status == "waiting":
@@ -415,9 +419,8 @@ def _kill_children() -> None:
     """Kills and reaps all descendants: what a runtime that failed may have left."""
     deadline = time.monotonic() + _KILL_LIMIT_S
     while time.monotonic() < deadline:
-        with open(f"/proc/self/task/{os.getpid()}/children") as file:
-            for pid in file.read().split():
-                os.kill(int(pid), signal.SIGKILL)
+        for pid in read_file(f"/proc/self/task/{os.getpid()}/children").split():
+            os.kill(int(pid), signal.SIGKILL)
         try:
             if os.waitpid(-1, os.WNOHANG)[0] == 0:
                 time.sleep(0.002)
