@@ -1,5 +1,6 @@
 """Whether the kernel killed something for memory in a container's cgroup (v1 and v2)."""
 
+import functools
 import json
 
 from teu.shim.files import read_file
@@ -33,10 +34,12 @@ class OomCounter:
         if not path.startswith("/") or path == "/":
             return
         name = "memory.oom_control" if version1 else "memory.events"
-        self._file = f"{_mount_point(bool(version1))}{path}/{name}"
+        self._file = f"{memory_mount(bool(version1))}{path}/{name}"
 
 
-def _mount_point(version1: bool) -> str:
+@functools.lru_cache(maxsize=2)
+def memory_mount(version1: bool) -> str:
+    """Where the memory controller is mounted. Raises: LookupError."""
     for line in read_file("/proc/self/mounts").decode().splitlines():
         _, path, kind, options, *_ = line.split()
         if version1 and kind == "cgroup" and "memory" in options.split(","):

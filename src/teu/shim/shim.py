@@ -94,9 +94,10 @@ class Shim:
     def _record_fault(self, error: Exception) -> None:
         import traceback
 
+        fault = {"at_ns": time.time_ns(), "fault": "".join(traceback.format_exception(error))}
         if self._directory:
-            fault = "".join(traceback.format_exception(error))
-            self._directory.write_json("fault.json", {"at_ns": time.time_ns(), "fault": fault})
+            with contextlib.suppress(OSError):
+                self._directory.write_json("fault.json", fault)
 
     # Requests.
 
@@ -148,7 +149,6 @@ class Shim:
         self._directory = directory = Directory(spec["directory"])
         directory.remove("exit.json", "state.json", "fault.json")
         directory.reserve("exit.json")
-        self._save_state()
         self._daemons.listen(directory.listen("shim.sock", socket.SOCK_SEQPACKET))
         log = None
         if spec["log"]["driver"] != "none":
@@ -260,17 +260,17 @@ class Shim:
             return
         assert self._init is not None
         self._init.pid = start.pid
-        self._oom = OomCounter(start.pid, self._spec["bundle"])
         self._facts = {
             "pid": start.pid,
             "pid_started": process_start_time(start.pid),
             "started_ns": time.time_ns(),
         }
         self._status = "running"
+        self._answer_state()
+        self._oom = OomCounter(start.pid, self._spec["bundle"])
         self._save_state()
         self._init.session.connect(start.stdio)
         self._children[start.pid] = self._container_ended
-        self._answer_state()
 
     def _fail(self, error: StartError) -> None:
         """The container could not be started: leaves nothing, tells who waits, ends."""
@@ -400,14 +400,15 @@ class Shim:
     # Records.
 
     def _save_state(self, **more: Any) -> None:
+        """What the next daemon needs if this shim is killed; a full disk costs only that."""
         assert self._directory is not None
-        state = {"id": self._spec["container"], "status": self._status, "shim_pid": os.getpid()}
-        self._directory.write_json("state.json", {**state, **self._facts, **more})
+        state = {"id": self._spec["container"], "shim_pid": os.getpid()}
+        with contextlib.suppress(OSError):
+            self._directory.write_json("state.json", {**state, **self._facts, **more})
 
     def _log_failed(self, message: str) -> None:
         self._daemons.broadcast({"event": "log-error", "message": message})
-        with contextlib.suppress(OSError):  # maybe the same full disk; the event has said it
-            self._save_state(log_error=message)
+        self._save_state(log_error=message)
 
 
 def _refuse(connection: Connection, request: object, error: StartError) -> None:
