@@ -141,7 +141,7 @@ class Execs:
             if client:
                 os.close(client.fd)
             raise Conflict(f"container {record.id} is not running")
-        process = services.runtime.exec_process(
+        process = await services.runtime.exec_process(
             record,
             ExecRequest(
                 cmd=item.command,

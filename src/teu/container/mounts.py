@@ -85,8 +85,7 @@ class MountResolver:
                     driver=point.driver,
                     rw=rw,
                     propagation=point.propagation,
-                    options=[o for o in point.options if o not in ("ro", "rw")]
-                    + ["rw" if rw else "ro"],
+                    options=list(point.options),
                     subpath=point.subpath,
                 )
             )
@@ -137,7 +136,7 @@ def parse_bind(text: str) -> MountPoint:
         mode=mode,
         rw=rw,
         propagation=propagation,
-        options=["rbind", propagation or "rprivate", _access(rw, "rro" in words)],
+        options=["rbind", propagation or "rprivate", *(["rro"] if "rro" in words else [])],
         nocopy="nocopy" in words,
         create_source=kind == "bind",
     )
@@ -152,12 +151,6 @@ def _mode_words(mode: str, kind: str) -> set[str]:
     if len(words & _PROPAGATION) > 1 or {"ro", "rw"} <= words:
         raise InvalidParameter(f"invalid mode: {mode}")
     return words
-
-
-def _access(rw: bool, recursive: bool = False) -> str:
-    if rw:
-        return "rw"
-    return "rro" if recursive else "ro"
 
 
 def from_mount(mount: Mount) -> MountPoint:
@@ -196,19 +189,18 @@ def _bind_mount(mount: Mount, target: str, context: str) -> MountPoint:
     propagation = (options.propagation if options else "") or "rprivate"
     if propagation not in _PROPAGATION:
         raise InvalidParameter(f"{context}: invalid propagation mode: {propagation}")
-    recursive = not (options and options.non_recursive)
-    force = bool(options and options.read_only_force_recursive)
+    words = ["bind" if options and options.non_recursive else "rbind", propagation]
+    if mount.read_only and options and options.read_only_force_recursive:
+        words.append("rro")
+    if mount.read_only and options and options.read_only_non_recursive:
+        words.append("ro")
     return MountPoint(
         type="bind",
         source=posixpath.normpath(mount.source),
         destination=target,
         rw=not mount.read_only,
         propagation=propagation,
-        options=[
-            "rbind" if recursive else "bind",
-            propagation,
-            _access(not mount.read_only, force),
-        ],
+        options=words,
         create_source=create,
     )
 
@@ -229,7 +221,7 @@ def _volume_mount(mount: Mount, target: str, context: str) -> MountPoint:
         driver=driver.name if driver else "",
         destination=target,
         rw=not mount.read_only,
-        options=["rbind", "rprivate", _access(not mount.read_only)],
+        options=["rbind", "rprivate"],
         anonymous=not mount.source,
         nocopy=bool(options and options.no_copy),
         subpath=options.subpath if options else "",
@@ -240,7 +232,7 @@ def _volume_mount(mount: Mount, target: str, context: str) -> MountPoint:
 def _tmpfs_mount(mount: Mount, target: str, context: str) -> MountPoint:
     if mount.source:
         raise InvalidParameter(f"{context}: field Source must not be specified")
-    options = ["nosuid", "nodev", "noexec", _access(not mount.read_only)]
+    options: list[str] = []
     if mount.tmpfs_options:
         if mount.tmpfs_options.size_bytes < 0:
             raise InvalidParameter(f"{context}: invalid size")
