@@ -5,7 +5,7 @@ subscribes first and reads the history in the same step of the loop.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 from teu import clock
 from teu.model.event import Event
@@ -37,7 +37,7 @@ class EventBus:
 
     async def stream(
         self, since_ns: int, until_ns: int, wanted: Predicate
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """History from `since_ns` (0: none), then live events until `until_ns` (0: for ever)."""
         queue: asyncio.Queue[Event | None] = asyncio.Queue(BACKLOG)
         self._queues.add(queue)

@@ -13,7 +13,7 @@ from teu.container.containers import Containers
 from teu.container.looks import Looks
 from teu.container.services import Services
 from teu.model.container import Status
-from teu.sys import cgroup
+from teu.sys.cgroup import Cgroups
 
 API_VERSION = "1.51"
 MIN_API_VERSION = "1.24"
@@ -185,12 +185,12 @@ def _host_facts() -> dict[str, Any]:
 
 
 def _cgroup_facts() -> dict[str, Any]:
-    facts = cgroup.facts()
+    facts = Cgroups.detect()
     return {
         "CgroupDriver": "cgroupfs",
         "CgroupVersion": "2" if facts.unified else "1",
         "MemoryLimit": facts.has("memory"),
-        "SwapLimit": facts.swap,
+        "SwapLimit": _swap_counted(facts),
         "CpuCfsPeriod": facts.has("cpu"),
         "CpuCfsQuota": facts.has("cpu"),
         "CPUShares": facts.has("cpu"),
@@ -198,6 +198,12 @@ def _cgroup_facts() -> dict[str, Any]:
         "PidsLimit": facts.has("pids"),
         "OomKillDisable": not facts.unified,
     }
+
+
+def _swap_counted(cgroups: Cgroups) -> bool:
+    name = "memory.swap.max" if cgroups.unified else "memory.memsw.limit_in_bytes"
+    top = cgroups.directory("/teu", "memory")
+    return top is not None and (cgroups.unified or (top.parent / name).exists())
 
 
 def _registry_config(about: About) -> dict[str, Any]:

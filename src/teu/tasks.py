@@ -25,6 +25,10 @@ class TaskOwner:
         task.add_done_callback(self._done)
         return task
 
+    def start(self, work: Coroutine[Any, Any, object], name: str) -> None:
+        """`spawn` for work that nobody waits for."""
+        self.spawn(work, name)
+
     async def shielded(self, work: Coroutine[Any, Any, T], name: str) -> T:
         """Runs `work` to its end even when the caller is cancelled; returns its result."""
         return await asyncio.shield(self.spawn(work, name))

@@ -50,7 +50,7 @@ def _scaled(value: float, base: float, names: tuple[str, ...], digits: int) -> s
 
 
 def human_duration(seconds: float) -> str:
-    """`About a minute`, `3 hours`, `2 weeks`, as Docker's tables. Source: go-units HumanDuration."""
+    """`About a minute`, `3 hours`, as Docker's tables. Source: go-units `HumanDuration`."""
     whole = int(seconds)
     minutes, hours = whole // 60, round(whole / 3600)
     if whole < 1:

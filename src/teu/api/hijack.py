@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import os
 import socket
-from typing import cast
 
 from aiohttp import web
 
@@ -58,7 +57,7 @@ async def take_over(request: web.BaseRequest, head: bytes) -> int:
 
     The handler must return `Hijacked()` afterwards. Raises: Unavailable when the client is gone.
     """
-    transport = cast("asyncio.Transport | None", request.transport)
+    transport = request.transport
     if transport is None or transport.is_closing():
         raise Unavailable("the client closed the connection")
     tail = bytes(getattr(request.protocol, "_message_tail", b""))

@@ -38,7 +38,7 @@ async def stream_progress(
         finally:
             queue.put_nowait(_END)
 
-    tasks.spawn(run(), name)
+    tasks.start(run(), name)
     first = await queue.get()
     if isinstance(first, EngineError):
         raise first

@@ -6,20 +6,18 @@ from teu.container.container import Container
 from teu.container.lifecycle import Lifecycle
 from teu.container.rootfs import RootFilesystems
 from teu.container.services import Services
-from teu.image.service import Image
 from teu.model.config import ContainerConfig
 from teu.model.container import Status
+from teu.model.image import Image
 
 
 class Committer:
-    def __init__(
-        self, services: Services, rootfs: RootFilesystems, lifecycle: Lifecycle
-    ) -> None:
+    def __init__(self, services: Services, rootfs: RootFilesystems, lifecycle: Lifecycle) -> None:
         self._services = services
         self._rootfs = rootfs
         self._lifecycle = lifecycle
 
-    async def commit(  # noqa: PLR0913
+    async def commit(
         self,
         container: Container,
         *,

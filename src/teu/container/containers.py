@@ -77,6 +77,10 @@ class Containers:
         """(container id, runs) of each container made from the image."""
         return [(c.id, c.running) for c in self if c.record.image_id == image_id]
 
+    def layers_in_use(self) -> set[str]:
+        """Chain ids below all containers, whatever became of their images."""
+        return {layer for c in self for layer in c.record.layers}
+
     def using_volume(self, name: str) -> list[str]:
         return [c.id for c in self if any(m.name == name for m in c.record.mounts)]
 
@@ -118,9 +122,7 @@ class Containers:
         name = ids.check_name(new_name)
         old = record.name
         if name == old:
-            raise InvalidParameter(
-                "Renaming a container with the same name as its current name"
-            )
+            raise InvalidParameter("Renaming a container with the same name as its current name")
         if (holder := self._by_name.get(name)) is not None:
             raise NameInUse(name, holder.id)
         record.name = name

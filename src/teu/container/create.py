@@ -13,7 +13,6 @@ from teu.container.mounts import MountResolver
 from teu.container.rootfs import RootFilesystems
 from teu.container.services import Services
 from teu.errors import InvalidParameter
-from teu.image.service import Image
 from teu.model.config import (
     ContainerConfig,
     EndpointSettings,
@@ -22,6 +21,7 @@ from teu.model.config import (
     NetworkingConfig,
 )
 from teu.model.container import ContainerRecord, MountPoint, Status
+from teu.model.image import Image
 from teu.tx import Transaction
 
 _PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?")
@@ -100,7 +100,7 @@ class Creator:
             )
         return self._services.images.resolve(request.config.image, request.platform)
 
-    def _record(  # noqa: PLR0913
+    def _record(
         self,
         name: str,
         image: Image | None,

@@ -16,7 +16,7 @@ from teu.container.services import Services
 from teu.errors import Conflict, InvalidParameter, NotFound
 from teu.model.config import Wire
 from teu.model.container import Status
-from teu.runtime.service import ExecRequest
+from teu.runtime.processes import ExecRequest
 from teu.runtime.shim import Client, ExecProcess, ExecSpec, StartFailed
 
 KEPT_FINISHED = 256  # finished execs a client may still inspect
@@ -150,7 +150,7 @@ class Execs:
                 working_dir=config.working_dir,
                 tty=config.tty,
                 privileged=config.privileged,
-                console_size=console_size,
+                console_size=list(console_size) if console_size else None,
             ),
             services.paths.rootfs(record.id),
         )

@@ -52,9 +52,7 @@ def parse_signal(text: str) -> int:
 class Lifecycle:
     """The changes of one container's status."""
 
-    def __init__(
-        self, services: Services, setup: Setup, exits: Exits, remover: Remover
-    ) -> None:
+    def __init__(self, services: Services, setup: Setup, exits: Exits, remover: Remover) -> None:
         self._services = services
         self._setup = setup
         self._exits = exits
@@ -72,9 +70,7 @@ class Lifecycle:
             if container.running:
                 raise NotModified(f"container {container.id} is already running")
             if record.status in (Status.REMOVING, Status.DEAD):
-                raise Conflict(
-                    "container is marked for removal and cannot be started"
-                )
+                raise Conflict("container is marked for removal and cannot be started")
             self._cancel_restart(container)
             record.stopped_by_user = False
             record.restart_count = 0
@@ -121,9 +117,7 @@ class Lifecycle:
         self._services.containers.tell(container, "start")
         shim.on_exit = partial(self._exits.exited, container)
 
-    def _start_failed(
-        self, container: Container, previous: Status, error: BaseException
-    ) -> None:
+    def _start_failed(self, container: Container, previous: Status, error: BaseException) -> None:
         record = container.record
         state.move(record, previous)
         record.error = error.message if isinstance(error, EngineError) else str(error)
@@ -190,9 +184,7 @@ class Lifecycle:
         container.record.stopped_by_user = True
         self._services.containers.save(container)
 
-    async def _kill_and_wait(
-        self, container: Container, exited: asyncio.Future[Outcome]
-    ) -> None:
+    async def _kill_and_wait(self, container: Container, exited: asyncio.Future[Outcome]) -> None:
         self._signal(container, signal.SIGKILL)
         await self._wake_paused(container)
         try:
@@ -293,16 +285,14 @@ class Lifecycle:
         Raises: Conflict (it runs; removal under way), DeadlineExceeded (will not die).
         """
         record = container.record
-        if record.status is Status.REMOVING:
+        if _is_going(container):
             raise RemovalInProgress(container.id)
         if state.is_active(record) and not force:
             self._refuse_removal(container)
         if state.is_active(record):
             await self._end_for_removal(container)
-        if record.status is Status.REMOVING:  # `--rm`, or another client was faster
-            return
         async with container.lock:
-            if record.status is Status.REMOVING:
+            if _is_going(container):  # `--rm`, or another client was faster
                 return
             if state.is_active(record):
                 self._refuse_removal(container)
@@ -328,3 +318,7 @@ class Lifecycle:
             f'cannot remove container "{container.name}": container is {what}: {hint} the '
             "container before removing or force remove"
         )
+
+
+def _is_going(container: Container) -> bool:
+    return container.record.status is Status.REMOVING

@@ -146,7 +146,8 @@ def _mode_words(mode: str, kind: str) -> set[str]:
     words = set(mode.split(",")) if mode else set()
     if unknown := words - _FLAGS - _PROPAGATION - _CONSISTENCY:
         raise InvalidParameter(f"invalid mode: {','.join(sorted(unknown))}")
-    if kind == "volume" and words & _PROPAGATION or kind == "bind" and "nocopy" in words:
+    foreign = words & _PROPAGATION if kind == "volume" else words & {"nocopy"}
+    if foreign:
         raise InvalidParameter(f"invalid mode: {mode}")
     if len(words & _PROPAGATION) > 1 or {"ro", "rw"} <= words:
         raise InvalidParameter(f"invalid mode: {mode}")

@@ -64,10 +64,7 @@ class Recovery:
         found = await asyncio.gather(*(self._look(c) for c in kept))
         adopted = [c for c, what in zip(kept, found, strict=True) if isinstance(what, Shim)]
         await self._services.networks.restore(
-            [
-                (c.id, c.name, c.record.sandbox, c.record.networks, c.record.ports)
-                for c in adopted
-            ]
+            [(c.id, c.name, c.record.sandbox, c.record.networks, c.record.ports) for c in adopted]
         )
         await self._services.networks.reap({c.id for c in adopted})
         for container, what in zip(kept, found, strict=True):
@@ -79,7 +76,7 @@ class Recovery:
         """Starts what its restart policy wants running; failures are logged, never raised."""
         for container in self._services.containers:
             if container.record.status is Status.EXITED and wants_start_at_boot(container.record):
-                self._services.tasks.spawn(self._start(container), f"autostart {container.id[:12]}")
+                self._services.tasks.start(self._start(container), f"autostart {container.id[:12]}")
 
     async def _start(self, container: Container) -> None:
         try:

@@ -92,13 +92,11 @@ class Remover:
                     await self._services.volumes.remove(point.name, force=True)
 
     async def tear_down(self, container: Container) -> None:
-        """Frees what a run held: runtime state and cgroup, network, mount. Goes on after failures."""
+        """Frees what a run held: cgroup, network, mount. Goes on after failures."""
         services = self._services
         record = container.record
         steps = (
-            services.runtime.delete(
-                record.id, record.host.runtime, services.paths.run(record.id)
-            ),
+            services.runtime.delete(record.id, record.host.runtime, services.paths.run(record.id)),
             services.networks.release(record.id, record.sandbox),
             self._unmount(record.id),
         )

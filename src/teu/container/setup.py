@@ -11,7 +11,7 @@ from teu.container.services import Services
 from teu.errors import Conflict, InvalidParameter
 from teu.model.container import ContainerRecord, MountPoint
 from teu.network.files import EtcFiles
-from teu.runtime.service import Joins
+from teu.runtime.namespaces import Joins
 from teu.runtime.shim import LaunchSpec, LogTarget
 from teu.sys import syscalls
 from teu.tx import Transaction

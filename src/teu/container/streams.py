@@ -41,7 +41,9 @@ class Streams:
         """
         if container.record.status is Status.PAUSED:
             os.close(client.fd)
-            raise Conflict(f"container {container.id} is paused, unpause the container before attach")
+            raise Conflict(
+                f"container {container.id} is paused, unpause the container before attach"
+            )
         if logs:
             await self._attach_with_logs(container, client, live)
         elif not live:

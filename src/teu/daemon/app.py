@@ -48,7 +48,7 @@ from teu.store.containers import ContainerStore
 from teu.store.db import Database
 from teu.store.events import EventStore
 from teu.store.volumes import VolumeStore
-from teu.sys import cgroup
+from teu.sys.cgroup import Cgroups
 from teu.system import About, System
 from teu.tasks import TaskOwner
 from teu.volume.service import VolumeService
@@ -187,12 +187,15 @@ class _Users:
     def containers_using(self, image_id: str) -> list[tuple[str, bool]]:
         return self._containers.using_image(image_id)
 
+    def layers_in_use(self) -> set[str]:
+        return self._containers.layers_in_use()
+
 
 def _defaults(config: DaemonConfig) -> Defaults:
     return Defaults(
         log=LogConfig(type=config.log_driver, config=dict(config.log_opts)),
         cgroupns_mode=config.default_cgroupns_mode
-        or ("private" if cgroup.facts().unified else "host"),
+        or ("private" if Cgroups.detect().unified else "host"),
         shm_size_bytes=config.default_shm_size_bytes,
         init=config.init,
         boot_id=BOOT_ID.read_text().strip(),

@@ -27,7 +27,9 @@ class EventStore:
         self._since_trim += 1
         if self._since_trim >= TRIM_EVERY:
             self._since_trim = 0
-            self._db.write("DELETE FROM event WHERE seq <= (SELECT MAX(seq) FROM event) - ?", (KEEP,))
+            self._db.write(
+                "DELETE FROM event WHERE seq <= (SELECT MAX(seq) FROM event) - ?", (KEEP,)
+            )
 
     def between(self, since_ns: int, until_ns: int) -> Iterator[Event]:
         """Events with `since_ns <= at_ns <= until_ns`."""

@@ -19,7 +19,9 @@ class VolumeStore:
         return [_decode(raw) for (raw,) in self._db.rows("SELECT record FROM volume")]
 
     def save(self, record: VolumeRecord) -> None:
-        self._db.write("INSERT OR REPLACE INTO volume VALUES (?, ?)", (record.name, _encode(record)))
+        self._db.write(
+            "INSERT OR REPLACE INTO volume VALUES (?, ?)", (record.name, _encode(record))
+        )
 
     def delete(self, name: str) -> None:
         self._db.write("DELETE FROM volume WHERE name = ?", (name,))

@@ -92,9 +92,7 @@ class VolumeService:
         Raises: InvalidParameter, Conflict (same name, other driver), NotImplementedYet.
         """
         if driver not in ("", "local"):
-            raise NotFound(
-                f'error looking up volume plugin {driver}: plugin "{driver}" not found'
-            )
+            raise NotFound(f'error looking up volume plugin {driver}: plugin "{driver}" not found')
         if options:
             raise NotImplementedYet(
                 "create volume: driver options "
@@ -149,7 +147,9 @@ class VolumeService:
         self._store.save(record)
         await self._remove_directory(record)
 
-    async def prune(self, *, include_named: bool, wanted: Callable[[VolumeRecord], bool]) -> tuple[list[str], int]:
+    async def prune(
+        self, *, include_named: bool, wanted: Callable[[VolumeRecord], bool]
+    ) -> tuple[list[str], int]:
         """Removes volumes that no container mentions; (names, bytes reclaimed)."""
         removed: list[str] = []
         reclaimed = 0
@@ -173,7 +173,7 @@ class VolumeService:
         content appears whole or not at all.
         """
         data = self.data_directory(name)
-        if any(os.scandir(data)) :
+        if any(os.scandir(data)):
             return
         staging = data.with_name("_copyup")
         await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)

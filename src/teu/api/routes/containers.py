@@ -41,7 +41,7 @@ class ContainerRoutes:
 
     def routes(self) -> list[Route]:
         return [
-            Route("GET", "/containers/json", self.list),
+            Route("GET", "/containers/json", self.listing),
             Route("POST", "/containers/create", self.create),
             Route("GET", "/containers/{id}/json", self.inspect),
             Route("GET", "/containers/{id}/top", self.top),
@@ -70,7 +70,7 @@ class ContainerRoutes:
 
     # --- queries -------------------------------------------------------------------------
 
-    async def list(self, call: Call) -> web.StreamResponse:
+    async def listing(self, call: Call) -> web.StreamResponse:
         limit = call.number("limit")
         chosen = self._engine.listing.select(
             call.filters(), all_=call.flag("all"), limit=-1 if limit is None else limit
@@ -118,9 +118,7 @@ class ContainerRoutes:
         created = await self._engine.services.tasks.shielded(
             self._engine.creator.create(request), "create"
         )
-        return answer(
-            {"Id": created.container.id, "Warnings": created.warnings}, status.CREATED
-        )
+        return answer({"Id": created.container.id, "Warnings": created.warnings}, status.CREATED)
 
     async def start(self, call: Call) -> web.StreamResponse:
         container = self._get(call)
@@ -277,4 +275,3 @@ def parse_instant(text: str) -> int:
         return clock.parse_rfc3339(text)
     except ValueError as error:
         raise InvalidParameter(f"invalid time: {error}") from None
-

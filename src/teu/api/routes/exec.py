@@ -65,7 +65,7 @@ class ExecRoutes:
             multiplexed=not tty,
             detach_keys=parse_detach_keys(item.config.detach_keys or ""),
         )
-        self._engine.services.tasks.spawn(
+        self._engine.services.tasks.start(
             self._engine.execs.start(item, client, console), f"exec {item.id[:12]}"
         )
         return Hijacked()

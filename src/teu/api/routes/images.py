@@ -28,7 +28,7 @@ class ImageRoutes:
 
     def routes(self) -> list[Route]:
         return [
-            Route("GET", "/images/json", self.list),
+            Route("GET", "/images/json", self.listing),
             Route("POST", "/images/create", self.create),
             Route("POST", "/images/load", self.load),
             Route("POST", "/images/prune", self.prune),
@@ -45,7 +45,7 @@ class ImageRoutes:
 
     # --- queries -------------------------------------------------------------------------
 
-    async def list(self, call: Call) -> web.StreamResponse:
+    async def listing(self, call: Call) -> web.StreamResponse:
         return answer(
             self._images.list_images(
                 call.filters(), all_=call.flag("all"), digests=call.flag("digests")

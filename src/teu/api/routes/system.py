@@ -163,4 +163,3 @@ def _holds(event: Event, name: str, values: list[str]) -> bool:
 
 def _is_actor(event: Event, value: str) -> bool:
     return event.attributes.get("name") == value or event.actor.startswith(value)
-

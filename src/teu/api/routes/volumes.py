@@ -29,14 +29,14 @@ class VolumeRoutes:
 
     def routes(self) -> list[Route]:
         return [
-            Route("GET", "/volumes", self.list),
+            Route("GET", "/volumes", self.listing),
             Route("POST", "/volumes/create", self.create),
             Route("POST", "/volumes/prune", self.prune),
             Route("GET", "/volumes/{name}", self.inspect),
             Route("DELETE", "/volumes/{name}", self.remove),
         ]
 
-    async def list(self, call: Call) -> web.StreamResponse:
+    async def listing(self, call: Call) -> web.StreamResponse:
         filters = call.filters()
         check_filters(filters, frozenset({"name", "label", "dangling", "driver"}))
         chosen = [v for v in self._volumes.all() if self._passes(v, filters)]
