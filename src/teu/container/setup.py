@@ -13,7 +13,7 @@ from teu.model.container import ContainerRecord, MountPoint
 from teu.network.files import EtcFiles
 from teu.runtime.namespaces import Joins
 from teu.runtime.shim import LaunchSpec, LogTarget
-from teu.sys import syscalls
+from teu.sys import beneath
 from teu.tx import Transaction
 
 
@@ -130,7 +130,7 @@ class Setup:
 
     async def _copy_up(self, point: MountPoint, rootfs: Path) -> None:
         try:
-            source_fd = syscalls.open_in_root(rootfs, point.destination, os.O_PATH | os.O_DIRECTORY)
+            source_fd = beneath.open_in_root(rootfs, point.destination, os.O_PATH | os.O_DIRECTORY)
         except OSError:
             return
         try:
@@ -142,7 +142,7 @@ class Setup:
     def _inside_volume(self, point: MountPoint) -> str:
         data = self._services.volumes.data_directory(point.name)
         try:
-            fd = syscalls.open_in_root(data, point.subpath, os.O_PATH)
+            fd = beneath.open_in_root(data, point.subpath, os.O_PATH)
         except OSError as error:
             raise InvalidParameter(
                 f"cannot access path {point.subpath} of volume {point.name}: {error.strerror}"
