@@ -8,8 +8,10 @@ from teu.container.exec import Execs
 from teu.container.lifecycle import Lifecycle
 from teu.container.listing import Listing
 from teu.container.looks import Looks
+from teu.container.plugs import Plugs
 from teu.container.prune import Pruner
 from teu.container.services import Services
+from teu.container.stats import Stats
 from teu.container.streams import Streams
 from teu.events import EventBus
 from teu.system import System
@@ -25,6 +27,8 @@ class Engine:
     execs: Execs
     listing: Listing
     looks: Looks
+    plugs: Plugs
     pruner: Pruner
+    stats: Stats
     committer: Committer
     system: System

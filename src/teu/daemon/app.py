@@ -28,12 +28,14 @@ from teu.container.exits import Exits
 from teu.container.lifecycle import Lifecycle
 from teu.container.listing import Listing
 from teu.container.looks import Looks
+from teu.container.plugs import Plugs
 from teu.container.prune import Pruner
 from teu.container.recovery import Recovery
 from teu.container.removal import Remover
 from teu.container.rootfs import RootFilesystems
 from teu.container.services import Defaults, Paths, Services
 from teu.container.setup import Setup
+from teu.container.stats import Stats
 from teu.container.streams import Streams
 from teu.daemon.config import DaemonConfig
 from teu.daemon.translate import image_config, network_config, runtime_config
@@ -149,6 +151,8 @@ class Daemon:
             execs=Execs(services),
             listing=Listing(services.containers, services.images),
             looks=looks,
+            plugs=Plugs(services, events),
+            stats=Stats(services),
             pruner=Pruner(services, lifecycle, looks),
             committer=Committer(services, rootfs, lifecycle),
             system=System(services, looks, self._about),

@@ -1,5 +1,6 @@
 """`/containers/…`: thin handlers; what they do is in `container/`."""
 
+import contextlib
 from collections.abc import Coroutine
 from typing import Any
 
@@ -59,6 +60,7 @@ class ContainerRoutes:
             Route("DELETE", "/containers/{id}", self.remove),
             Route("POST", "/containers/prune", self.prune),
             Route("GET", "/containers/{id}/export", self.export),
+            Route("GET", "/containers/{id}/stats", self.stats),
         ]
 
     def _get(self, call: Call) -> Container:
@@ -93,6 +95,19 @@ class ContainerRoutes:
     async def top(self, call: Call) -> web.StreamResponse:
         titles, rows = await self._engine.looks.top(self._get(call), call.text("ps_args") or "-ef")
         return answer({"Titles": titles, "Processes": rows})
+
+    async def stats(self, call: Call) -> web.StreamResponse:
+        container = self._get(call)
+        if not call.flag("stream", default=True):
+            one_shot = call.flag("one-shot")
+            return answer(await self._engine.stats.once(container, one_shot=one_shot))
+        response = web.StreamResponse(headers={"Content-Type": "application/json", **HEADERS})
+        await response.prepare(call.request)
+        async with contextlib.aclosing(self._engine.stats.stream(container)) as samples:
+            async for sample in samples:
+                await response.write(_encode(sample) + b"\n")
+        await response.write_eof()
+        return response
 
     async def logs(self, call: Call) -> web.StreamResponse:
         container = self._get(call)
