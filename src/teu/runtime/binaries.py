@@ -26,7 +26,7 @@ class Runtimes:
     def __init__(self, config: RuntimeConfig) -> None:
         builtin = {name: RuntimeBinary(name) for name in (CRUN, RUNC)}
         self._known = {**builtin, **config.runtimes}
-        self._default = config.default_runtime
+        self.default = config.default_runtime
         self._state = config.exec_root / "runtimes"
         self._crun: dict[str, tuple[int, int]] = {}
 
@@ -36,7 +36,7 @@ class Runtimes:
 
     def name(self, asked: str) -> str:
         """The runtime's own name for what a container asks. Raises: InvalidParameter."""
-        name = _SHIM_NAMES.get(asked, asked) or self._default
+        name = _SHIM_NAMES.get(asked, asked) or self.default
         if name not in self._known:
             raise InvalidParameter(f"unknown or invalid runtime name: {asked}")
         return name
@@ -67,15 +67,15 @@ class Runtimes:
         """
         self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
         await asyncio.gather(*map(self._probe, self._known))
-        if self._default not in self._known:
-            raise InvalidParameter(f"unknown or invalid runtime name: {self._default}")
-        binary = self._known[self._default]
+        if self.default not in self._known:
+            raise InvalidParameter(f"unknown or invalid runtime name: {self.default}")
+        binary = self._known[self.default]
         if shutil.which(binary.path) is None:
             raise SystemFailure(
-                f"the default runtime {self._default} is missing: {binary.path} cannot be run; "
-                f"install it (apt install {self._default}) or set another default-runtime"
+                f"the default runtime {self.default} is missing: {binary.path} cannot be run; "
+                f"install it (apt install {self.default}) or set another default-runtime"
             )
-        if self._default in self._crun and cgroups.stray:
+        if self.default in self._crun and cgroups.stray:
             raise SystemFailure(_mixture(cgroups))
 
     async def _probe(self, name: str) -> None:

@@ -1,8 +1,8 @@
 """Devices in a container: which exist, and which the device cgroup lets it use.
 
 A device is `{"path", "type": "c"|"b", "major", "minor", "fileMode", "uid", "gid"}`, a rule
-`{"allow", "type", "major", "minor", "access"}` of the OCI runtime specification; -1 stands for
-any number.
+`{"allow", "type", "major", "minor", "access"}` of the OCI runtime specification; a number that
+is left out stands for any.
 """
 
 import os
@@ -68,13 +68,11 @@ def rule_from_text(text: str) -> OciObject:
     if not match:
         raise InvalidParameter(f"invalid device cgroup rule format: '{text}'")
     kind, major, minor, access = match.groups()
-    return {
-        "allow": True,
-        "type": kind,
-        "major": -1 if major == "*" else int(major),
-        "minor": -1 if minor == "*" else int(minor),
-        "access": access,
-    }
+    rule: OciObject = {"allow": True, "type": kind, "access": access}
+    for name, number in (("major", major), ("minor", minor)):
+        if number != "*":
+            rule[name] = int(number)
+    return rule
 
 
 def of_host() -> list[OciObject]:

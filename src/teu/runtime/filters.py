@@ -19,7 +19,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw, Struct
 
-from teu.runtime import seccomp, seccomp_bpf, seccomp_fallback
+from teu.runtime import seccomp, seccomp_bpf, seccomp_policy
 from teu.runtime.security import BUILTIN, UNCONFINED
 
 _KEPT: Final = 64
@@ -78,7 +78,7 @@ class FilterCache:
             return seccomp.load(Path(asked)) if asked == self._default else seccomp.parse(asked)
         if "" not in self._profiles:
             self._profiles[""] = seccomp.default()
-            if self._profiles[""] is seccomp_fallback.PROFILE:
+            if self._profiles[""] is seccomp_policy.PROFILE:
                 log.warning(
                     "no seccomp profile of the distribution found (install "
                     "golang-github-containers-common); using a smaller one"

@@ -41,12 +41,14 @@ _TMPFS_KEYS: Final = frozenset(
 
 class Sources(Struct, kw_only=True, frozen=True):
     """Host paths that the caller prepared. `etc_files`: destination -> source. `shm`: a tmpfs
-    shared between containers, for `--ipc shareable` and `container:X`."""
+    shared between containers, for `--ipc shareable` and `container:X`. `shm_bytes`: for those who
+    do not say."""
 
     etc_files: Mapping[str, Path] = {}
     shm: Path | None = None
     init: Path | None = None
     recursive_read_only: bool = True
+    shm_bytes: int = 64 << 20
 
 
 def build(
@@ -56,7 +58,7 @@ def build(
     host = record.host
     asked = _asked(record, sources)
     taken = {mount["destination"] for mount in asked}
-    found = [mount for mount in _defaults(host, sources.shm) if not _replaced(mount, taken)]
+    found = [mount for mount in _defaults(host, sources) if not _replaced(mount, taken)]
     if host.privileged:
         _clear_read_only(found, "/sys")
     if writable_cgroups:
@@ -70,7 +72,7 @@ def build(
     return found
 
 
-def _defaults(host: HostConfig, shm: Path | None) -> list[OciMount]:
+def _defaults(host: HostConfig, sources: Sources) -> list[OciMount]:
     found: list[OciMount] = [
         _mount("proc", "/proc", "proc", "nosuid", "noexec", "nodev"),
         _mount("tmpfs", "/dev", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
@@ -86,10 +88,10 @@ def _defaults(host: HostConfig, shm: Path | None) -> list[OciMount]:
     ]
     if host.ipc_mode == namespaces.HOST:
         found.append(_bind(SHM, SHM, "rbind", "rprivate"))
-    elif shm is not None:
-        found.append(_bind(str(shm), SHM, "rbind", "rprivate"))
+    elif sources.shm is not None:
+        found.append(_bind(str(sources.shm), SHM, "rbind", "rprivate"))
     elif host.ipc_mode != namespaces.NONE:
-        size = f"size={host.shm_size}"
+        size = f"size={host.shm_size or sources.shm_bytes}"
         found.append(_mount("tmpfs", SHM, "shm", "nosuid", "noexec", "nodev", "mode=1777", size))
     return found
 
@@ -115,6 +117,9 @@ def _from_point(point: MountPoint, recursive_read_only: bool) -> OciMount:
         words.append("rro" if recursive_read_only and "rbind" in words else "ro")
     if not PROPAGATIONS & set(words):
         words.append(point.propagation or "rprivate")
+    if "bind" in words:
+        # A recursive propagation makes some runtimes bind recursively, too.
+        words = [word[1:] if word in PROPAGATIONS and word[0] == "r" else word for word in words]
     return _bind(point.source, point.destination, *words)
 
 

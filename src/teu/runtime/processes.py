@@ -2,7 +2,6 @@
 capabilities, limits.
 """
 
-import resource
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -16,10 +15,6 @@ from teu.runtime.users import User
 
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 INIT_INSIDE: Final = "/sbin/docker-init"
-ULIMITS: Final = (
-    *("core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc"),
-    *("rss", "rtprio", "rttime", "sigpending", "stack"),
-)
 _UNLIMITED: Final = 2**64 - 1
 
 
@@ -139,12 +134,6 @@ def rlimits(asked: Sequence[Ulimit], defaults: Mapping[str, Ulimit]) -> list[dic
         }
         for limit in merged.values()
     ]
-
-
-def own_hard_limit(name: str) -> int:
-    """The daemon's hard limit of that name, -1 for unlimited or unknown."""
-    number = getattr(resource, f"RLIMIT_{name.upper()}", None)
-    return -1 if number is None else resource.getrlimit(number)[1]
 
 
 def hostname_of(record: ContainerRecord, own: str) -> str:

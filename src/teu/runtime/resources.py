@@ -60,10 +60,9 @@ def _cpu(host: HostConfig) -> dict[str, Any]:
 
 
 def _pids(host: HostConfig) -> dict[str, Any]:
-    if host.pids_limit is None:
-        return {}
-    # 0 and -1 both mean no limit; runtimes know only -1, and need it to lift one on update.
-    return {"limit": host.pids_limit if host.pids_limit > 0 else -1}
+    # 0 and -1 both mean no limit. crun 1.8 refuses -1, so lifting one is not the runtime's part.
+    limit = host.pids_limit or 0
+    return {"limit": limit} if limit > 0 else {}
 
 
 def _block_io(host: HostConfig) -> dict[str, Any]:

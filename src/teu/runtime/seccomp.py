@@ -4,8 +4,8 @@ A profile allows or denies system calls by name, some only with (`includes`) or 
 (`excludes`) a capability, on some architectures, or from a kernel version on. Resolving keeps
 what applies here and gives the OCI runtime's `linux.seccomp` section.
 
-The default profile is the distribution's (package golang-github-containers-common). Without it a
-smaller one of our own is used: everything is allowed but what can harm the host.
+The default profile is the distribution's (package golang-github-containers-common), tightened to
+Docker's rules. Without it one of our own is used (seccomp_policy.py).
 Source: Docker's profile format; OCI runtime specification, config-linux.md "Seccomp".
 """
 
@@ -18,7 +18,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from teu.errors import InvalidParameter
-from teu.runtime import seccomp_fallback
+from teu.runtime import seccomp_policy
 
 OciSeccomp = dict[str, Any]
 DISTRIBUTION_PROFILES: Final = (
@@ -81,11 +81,11 @@ def load(path: Path) -> Mapping[str, Any]:
 
 
 def default(candidates: Sequence[Path] = DISTRIBUTION_PROFILES) -> Mapping[str, Any]:
-    """The distribution's profile, else our own. Raises: InvalidParameter for a broken file."""
+    """The distribution's profile, tightened, else our own. Raises: InvalidParameter."""
     for path in candidates:
         if path.exists():
-            return load(path)
-    return seccomp_fallback.PROFILE
+            return seccomp_policy.tighten(load(path))
+    return seccomp_policy.PROFILE
 
 
 def resolve(

@@ -19,9 +19,11 @@ from typing import Any, Final
 import msgspec
 
 from teu.errors import InvalidParameter
+from teu.model.config import ContainerConfig, HostConfig
 from teu.model.container import ContainerRecord
 from teu.runtime import (
     capabilities,
+    limits,
     mountspec,
     namespaces,
     processes,
@@ -30,12 +32,14 @@ from teu.runtime import (
     security,
     spec,
     users,
+    validate,
 )
 from teu.runtime.apparmor import AppArmor
 from teu.runtime.binaries import Runtimes, find_init
 from teu.runtime.config import RuntimeBinary, RuntimeConfig
 from teu.runtime.filters import FilterCache
-from teu.runtime.namespaces import Joins
+from teu.runtime.hostfacts import HostFacts
+from teu.runtime.namespaces import HOST, PRIVATE, Joins
 from teu.runtime.processes import Confinement, ExecRequest
 from teu.runtime.security import SecurityOptions
 from teu.sys import mounts, syscalls
@@ -56,6 +60,7 @@ class RuntimeService:
         self._filters = FilterCache(config.exec_root / "seccomp", config.seccomp_profile)
         self._apparmor = AppArmor()
         self._cgroups = Cgroups(False, {})
+        self._facts = HostFacts()
         self._runtimes = Runtimes(config)
         self._own_hostname = ""
         self._recursive_read_only = False
@@ -67,6 +72,9 @@ class RuntimeService:
         what to install or mount.
         """
         self._cgroups = Cgroups.detect()
+        self._facts = HostFacts.detect(self._cgroups)
+        for limit in self._config.default_ulimits.values():
+            limits.check_ulimit(limit, self._facts)
         self._own_hostname = os.uname().nodename
         self._recursive_read_only = seccomp.Machine.this().kernel >= (5, 12)
         await asyncio.gather(
@@ -93,7 +101,7 @@ class RuntimeService:
     def cgroup_path(self, record: ContainerRecord) -> str:
         """`/teu/ID`, relative to the root of each cgroup tree."""
         parent = record.host.cgroup_parent or self._config.cgroup_parent or DEFAULT_CGROUP_PARENT
-        return posixpath.normpath(f"/{parent}/{record.id}")
+        return "/" + posixpath.normpath(f"{parent}/{record.id}").lstrip("/")
 
     async def prepare(
         self,
@@ -149,42 +157,84 @@ class RuntimeService:
             hostname=processes.hostname_of(record, self._own_hostname),
         )
 
-    async def delete(self, container_id: str, runtime_name: str) -> None:
+    async def delete(self, record: ContainerRecord) -> None:
         """Kills what is left of it, removes its cgroup and the runtime's state; idempotent.
 
         Raises: SystemFailure, CommandTimedOut.
         """
         try:
-            await self._call(runtime_name, "delete", "--force", container_id)
+            await self._call(record, "delete", "--force", record.id)
         except CommandFailed as error:
             if not _says_gone(error.completed.stderr):
                 raise
-        with syscalls.os_errors("cannot unmount the shared memory"):
-            mounts.unmount(self._shm(container_id), lazy=True)
+        with syscalls.os_errors("cannot remove what a container left behind"):
+            # A start that failed half way leaves the cgroup, and the runtime knows nothing of it.
+            self._cgroups.remove(self.cgroup_path(record))
+            mounts.unmount(self._shm(record.id), lazy=True)
 
-    async def pause(self, container_id: str, runtime_name: str) -> None:
+    async def pause(self, record: ContainerRecord) -> None:
         """Freezes all processes. Raises: SystemFailure with the runtime's words."""
-        await self._call(runtime_name, "pause", container_id)
+        await self._call(record, "pause", record.id)
 
-    async def resume(self, container_id: str, runtime_name: str) -> None:
+    async def resume(self, record: ContainerRecord) -> None:
         """Undoes `pause`. Raises: SystemFailure with the runtime's words."""
-        await self._call(runtime_name, "resume", container_id)
+        await self._call(record, "resume", record.id)
 
     async def update(self, record: ContainerRecord) -> None:
-        """Applies the limits that `record.host` has now to the running container."""
-        limits = resources.build(record.host, unified=self._cgroups.unified)
-        await self._call(
-            record.host.runtime,
-            *("update", "--resources", "-", record.id),
-            stdin=msgspec.json.encode(limits),
-        )
+        """Applies the limits that `record.host` has now to the running container.
+
+        Raises: SystemFailure with the runtime's words; some limits may be changed then.
+        """
+        wanted = resources.build(record.host, unified=self._cgroups.unified)
+        words = ("update", "--resources", "-", record.id)
+        await self._call(record, *words, stdin=msgspec.json.encode(wanted))
+        if "pids" not in wanted:
+            with syscalls.os_errors("cannot lift the limit of processes"):
+                self._cgroups.lift_pids_limit(self.cgroup_path(record))
+
+    def fill_defaults(self, host: HostConfig) -> None:
+        """Writes what Docker writes into an asked configuration at create: runtime, shared
+        memory, swap, IPC and cgroup namespace mode. Inspect shows them."""
+        host.runtime = host.runtime or self._runtimes.default
+        host.shm_size = host.shm_size or self._config.default_shm_size
+        host.ipc_mode = host.ipc_mode or self._config.ipc_mode
+        if host.memory > 0 and not host.memory_swap:
+            host.memory_swap = 2 * host.memory
+        if not host.cgroupns_mode:
+            unified = self._cgroups.unified
+            default = self._config.cgroupns_mode or (PRIVATE if unified else HOST)
+            host.cgroupns_mode = HOST if host.privileged and not unified else default
+
+    def validate(self, host: HostConfig, config: ContainerConfig) -> list[str]:
+        """Checks a container at create time, after `fill_defaults`, before a host name is filled
+        in. What this host cannot limit is taken out of `host`.
+
+        Returns: warnings for the client.
+        Raises:  InvalidParameter with Docker's text.
+        """
+        validate.check_config(config)
+        validate.check_host(host)
+        validate.check_conflicts(host, config)
+        self.binary(host.runtime)
+        self._filters.check(security.parse(host.security_opt or ()).seccomp)
+        return limits.check(host, self._facts)
+
+    def validate_update(self, host: HostConfig) -> list[str]:
+        """Checks the new limits of an `update`, merged into the whole configuration."""
+        return limits.check(host, self._facts, update=True)
+
+    @property
+    def facts(self) -> HostFacts:
+        """What this host can limit, for `info`."""
+        return self._facts
 
     def processes(self, record: ContainerRecord) -> list[int]:
         """Host pids of everything that runs in the container, execs included."""
         return self._cgroups.processes(self.cgroup_path(record))
 
-    async def _call(self, name: str, *arguments: str, stdin: bytes = b"") -> Completed:
-        return await run([*self.command(name), *arguments], timeout_s=CALL_LIMIT_S, stdin=stdin)
+    async def _call(self, record: ContainerRecord, *words: str, stdin: bytes = b"") -> Completed:
+        command = [*self.command(record.host.runtime), *words]
+        return await run(command, timeout_s=CALL_LIMIT_S, stdin=stdin)
 
     def _confinement(
         self, record: ContainerRecord, options: SecurityOptions, apparmor: str
@@ -218,6 +268,7 @@ class RuntimeService:
             shm=self._shared_memory(record),
             init=self._init_binary(record),
             recursive_read_only=self._recursive_read_only,
+            shm_bytes=self._config.default_shm_size,
         )
 
     def _shared_memory(self, record: ContainerRecord) -> Path | None:

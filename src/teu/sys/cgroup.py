@@ -1,14 +1,16 @@
 """Control groups: which version the host has, who is in a group, what it has used.
 
-Runtimes create, limit and remove the groups of containers; this module only reads. Version 1 has
-one tree for each controller, version 2 a single one for all; hosts with both (hybrid) keep the
-controllers in version 1 and count as such here.
+Runtimes create, limit and remove the groups of containers; this module reads them, and does what
+runtimes leave undone (`remove`, `lift_pids_limit`). Version 1 has one tree for each controller,
+version 2 a single one for all; hosts with both (hybrid) keep the controllers in version 1 and count
+as such here.
 
 A group's `path` is relative to the root of each tree: `/teu/ID`. A group that is gone reads as
 empty, zero or None, never as an error: containers end at any moment.
 Source: cgroups(7); Documentation/admin-guide/cgroup-v1, cgroup-v2.rst.
 """
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -59,12 +61,14 @@ class Usage(Struct, frozen=True):
 class Cgroups(Struct, frozen=True):
     """The host's trees. `mounts`: controller -> root of its tree (the same for all on v2).
 
+    `trees`: all roots, also of trees without a controller (systemd's).
     `stray`: on a hybrid host, controllers that nobody mounted as version 1, so that the kernel
     offers them in the version 2 tree at `/sys/fs/cgroup/unified`.
     """
 
     unified: bool
     mounts: Mapping[str, Path]
+    trees: tuple[Path, ...] = ()
     stray: frozenset[str] = frozenset()
 
     @classmethod
@@ -73,9 +77,10 @@ class Cgroups(Struct, frozen=True):
         controllers = _first_line(root / "cgroup.controllers")
         if controllers is not None:
             names = [*controllers.split(), "cgroup.procs"]
-            return cls(True, dict.fromkeys(names, root))
+            return cls(True, dict.fromkeys(names, root), (root,))
         stray = _first_line(root / "unified/cgroup.controllers") or ""
-        return cls(False, dict(_version1_mounts(proc)), frozenset(stray.split()))
+        trees = tuple(target for target, _ in _cgroup_mounts(proc))
+        return cls(False, dict(_version1_mounts(proc)), trees, frozenset(stray.split()))
 
     def has(self, controller: str) -> bool:
         return controller in self.mounts
@@ -122,15 +127,38 @@ class Cgroups(Struct, frozen=True):
         name = "memory.events" if self.unified else "memory.oom_control"
         return _table(top / name).get("oom_kill", 0)
 
+    def remove(self, path: str) -> None:
+        """Removes the group, and those below it, from all trees; gone is fine.
+
+        Raises: OSError (EBUSY: there are processes in it).
+        """
+        if not path.strip("/"):
+            raise ValueError("the root group cannot be removed")
+        for tree in self.trees:
+            top = tree / path.lstrip("/")
+            for folder, _, _ in os.walk(top, topdown=False):
+                with contextlib.suppress(FileNotFoundError):
+                    os.rmdir(folder)
+
+    def lift_pids_limit(self, path: str) -> None:
+        """Any number of processes from now on. Raises: OSError."""
+        top = self.directory(path, "pids")
+        if top is not None and (top / "pids.max").exists():
+            (top / "pids.max").write_text("max")
+
+
+def _cgroup_mounts(proc: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Root and options of each mounted tree."""
+    for line in (_text(proc / "self/mountinfo") or "").splitlines():
+        before, _, after = line.partition(" - ")
+        if after.startswith(("cgroup ", "cgroup2 ")):
+            yield Path(before.split(" ")[4]), after.split(" ")[2].split(",")
+
 
 def _version1_mounts(proc: Path) -> Iterator[tuple[str, Path]]:
     enabled = _enabled_controllers(proc)
-    for line in (_text(proc / "self/mountinfo") or "").splitlines():
-        before, _, after = line.partition(" - ")
-        if not after.startswith("cgroup "):
-            continue
-        target = Path(before.split(" ")[4])
-        for option in after.split(" ")[2].split(","):
+    for target, options in _cgroup_mounts(proc):
+        for option in options:
             if option in enabled:
                 yield option, target
 
