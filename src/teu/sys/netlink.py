@@ -22,7 +22,9 @@ import struct
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
+
+from msgspec import Struct
 
 REPLY_LIMIT_S: Final = 10
 _RECEIVE_SIZE: Final = 256 * 1024
@@ -57,7 +59,7 @@ _ROUTE = struct.Struct("=BBBBBBBBI")
 _ATTRIBUTE = struct.Struct("=HH")
 
 
-class Request(NamedTuple):
+class Request(Struct, frozen=True):
     """One message: its type, flags and body, and what it asks in words for an error."""
 
     kind: int
@@ -67,7 +69,7 @@ class Request(NamedTuple):
     tolerate: tuple[int, ...] = ()  # errno values that mean "already so"
 
 
-class Link(NamedTuple):
+class Link(Struct, frozen=True):
     """A network interface. `kind` is the driver's word (`bridge`, `veth`) or empty."""
 
     index: int
@@ -79,12 +81,12 @@ class Link(NamedTuple):
     master: int
 
 
-class Address(NamedTuple):
+class Address(Struct, frozen=True):
     link_index: int
     interface: IPv4Interface
 
 
-class Route(NamedTuple):
+class Route(Struct, frozen=True):
     """`gateway` is None for directly connected networks; the default route is `0.0.0.0/0`."""
 
     destination: IPv4Network
@@ -104,15 +106,15 @@ def create_bridge(name: str, *, mac: str, mtu: int) -> Request:
 def create_veth(
     name: str, *, mac: str, mtu: int, master: int, peer: str, peer_mac: str, netns_fd: int
 ) -> Request:
-    """A veth pair: `name` here with its master set and up, `peer` in the other namespace."""
+    """A veth pair: `name` here with its master set, `peer` in the other namespace; both down."""
     inside = _link_message(0, name=peer, mac=peer_mac, mtu=mtu)
     inside += _attribute(_IFLA_NET_NS_FD, struct.pack("=I", netns_fd))
-    body = _link_message(0, name=name, mac=mac, mtu=mtu, master=master, up=True)
+    body = _link_message(0, name=name, mac=mac, mtu=mtu, master=master)
     body += _link_info("veth", _attribute(_VETH_PEER, inside))
     return Request(_NEWLINK, _CREATE | _EXCL, body, f"create veth pair {name} for {peer}")
 
 
-def set_link(  # noqa: PLR0913 -- one keyword per property of a link
+def set_link(
     link: str | int,
     *,
     up: bool | None = None,
@@ -159,9 +161,7 @@ def set_bridge_port(
 
 def delete_link(name: str) -> Request:
     """Blocks for a grace period; accepts "already gone"."""
-    return Request(
-        _DELLINK, 0, _link_message(0, name=name), f"delete link {name}", (errno.ENODEV,)
-    )
+    return Request(_DELLINK, 0, _link_message(0, name=name), f"delete link {name}", (errno.ENODEV,))
 
 
 def add_address(link_index: int, interface: IPv4Interface) -> Request:
@@ -312,10 +312,12 @@ def _nested(kind: int, value: bytes) -> bytes:
 
 
 def _link_info(kind: str, data: bytes) -> bytes:
-    return _nested(_IFLA_LINKINFO, _attribute(_INFO_KIND, kind.encode()) + _nested(_INFO_DATA, data))
+    return _nested(
+        _IFLA_LINKINFO, _attribute(_INFO_KIND, kind.encode()) + _nested(_INFO_DATA, data)
+    )
 
 
-def _link_message(  # noqa: PLR0913
+def _link_message(
     index: int,
     *,
     name: str = "",
@@ -346,9 +348,7 @@ def _address_message(link_index: int, interface: IPv4Interface) -> bytes:
     return message
 
 
-def _route_message(
-    destination: IPv4Network, gateway: IPv4Address | None, link_index: int
-) -> bytes:
+def _route_message(destination: IPv4Network, gateway: IPv4Address | None, link_index: int) -> bytes:
     scope = _SCOPE_UNIVERSE if gateway or not link_index else _SCOPE_LINK
     message = _ROUTE.pack(
         socket.AF_INET, destination.prefixlen, 0, 0, _TABLE_MAIN, _PROTO_BOOT, scope,
@@ -413,7 +413,7 @@ def _parse_address(payload: bytes) -> Address:
     _family, prefix, _flags, _scope, index = _ADDRESS.unpack_from(payload)
     found = _attributes(payload, _ADDRESS.size)
     packed = found.get(_IFA_LOCAL) or found[_IFA_ADDRESS]
-    return Address(index, IPv4Interface((packed, prefix)))
+    return Address(link_index=index, interface=IPv4Interface((packed, prefix)))
 
 
 def _parse_route(payload: bytes) -> Route | None:

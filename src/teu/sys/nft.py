@@ -18,7 +18,7 @@ _LIBRARY: Final = "libnftables.so.1"
 
 
 class NftRefused(SystemFailure):
-    """The batch was not applied. `missing`: it names a table, chain, set or element that is gone."""
+    """The batch was not applied. `missing`: it names a table, chain or element that is gone."""
 
     code = "nft"
 

@@ -97,7 +97,7 @@ def unshare(flags: int) -> None:
 
 
 def setns(namespace_fd: int, kind: int) -> None:
-    """setns(2): moves the CALLING THREAD into the namespace behind the descriptor. Raises: OSError."""
+    """setns(2): moves the CALLING THREAD into another namespace. Raises: OSError."""
     _checked(_setns(namespace_fd, kind), "setns")
 
 
