@@ -124,10 +124,11 @@ def _file_values(written: Mapping[str, Any]) -> dict[str, Any]:
             + ", ".join(map(_unknown, sorted(unknown)))
         )
     for old, new in OLD_KEYS.items():
-        if old in flat:
-            if new in flat:
-                raise ValueError(f"{old} and {new} must not both be specified in the config file")
-            flat[new] = [flat.pop(old)]
+        value = flat.pop(old, "")
+        if value and new in flat:
+            raise ValueError(f"{old} and {new} must not both be specified in the config file")
+        if value:
+            flat[new] = [value]
     found = {}
     for key, value in flat.items():
         if value in ("", [], {}, None) or (value == 0 and key.startswith("max-")):
@@ -150,7 +151,7 @@ def _unknown(key: str) -> str:
 def _refuse_conflicts(line: CommandLine, written: Mapping[str, Any]) -> None:
     flat = _flat(written)
     for old, new in OLD_KEYS.items():
-        if old in flat:
+        if flat.get(old):
             flat[new] = [flat[old]]
     both = [
         f"{key}: (from flag: {_go_shown(key, line)}, from file: {_go_value(flat[key])})"
