@@ -7,6 +7,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from teu.cli.client import Client
+    from teu.cli.config import ClientConfig
     from teu.cli.grammar import Options
 
 
@@ -29,16 +30,27 @@ class Session:
         self.program = program
         self.globals = globals
         self.path = program
+        self._config: ClientConfig | None = None
         self._client: Client | None = None
 
     @property
+    def config(self) -> ClientConfig:
+        """The user's `~/.docker/config.json`."""
+        if self._config is None:
+            from teu.cli.config import ClientConfig
+
+            self._config = ClientConfig(self.globals)
+        return self._config
+
+    @property
     def client(self) -> Client:
-        """The connection maker to the daemon. Raises: Failure when no endpoint can be found."""
+        """The way to the daemon. Raises: Failure when no endpoint can be found."""
         if self._client is None:
             from teu.cli.client import Client
             from teu.cli.endpoint import resolve
 
-            self._client = Client(resolve(self.globals), self.program)
+            headers = self.config.table("HttpHeaders")
+            self._client = Client(resolve(self.globals, self.config), headers)
         return self._client
 
     def out(self, text: str) -> None:
