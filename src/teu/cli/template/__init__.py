@@ -10,7 +10,7 @@ from teu.cli.template.parser import Parser, TemplateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from teu.cli.template import nodes
@@ -49,12 +49,23 @@ class Template:
         functions: instead of the usual ones.
         Raises: TemplateError with Go's text.
         """
+        parts: list[str] = []
+        self.write(data, parts.append, missing_is_error=missing_is_error, functions=functions)
+        return "".join(parts)
+
+    def write(
+        self,
+        data: Any,
+        write: Callable[[str], object],
+        *,
+        missing_is_error: bool = False,
+        functions: Mapping[str, Method] | None = None,
+    ) -> None:
+        """`execute`, piece by piece: what came before a TemplateError has been written."""
         from teu.cli.template.evaluate import Evaluator
         from teu.cli.template.functions import FUNCTIONS
 
-        parts: list[str] = []
-        Evaluator(self, functions or FUNCTIONS, parts.append, missing_is_error).run(data)
-        return "".join(parts)
+        Evaluator(self, functions or FUNCTIONS, write, missing_is_error).run(data)
 
 
 def parse(text: str, name: str = "", extra: Mapping[str, Method] | None = None) -> Template:

@@ -6,7 +6,7 @@ from teu.cli.template import nodes
 from teu.cli.template.functions import FunctionError
 from teu.cli.template.parser import TemplateError
 from teu.cli.template.printing import render, text_of
-from teu.cli.template.quoting import quote
+from teu.cli.quoting import quote
 from teu.cli.template.values import (
     ANY,
     NO_VALUE,
@@ -294,7 +294,7 @@ class Evaluator:
             if self._missing_is_error:
                 self._fail(f"map has no entry for key {quote(name)}")
             return NO_VALUE
-        if isinstance(value, NilPointer):
+        if isinstance(value, NilPointer) and not (value.shape and name not in value.shape.fields):
             self._fail(f"nil pointer evaluating {value.type}.{name}")
         self._fail(f"can't evaluate field {name} in type {shown}")
 

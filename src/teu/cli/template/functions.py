@@ -13,6 +13,7 @@ from teu.cli.template.values import (
     Method,
     NilPointer,
     Record,
+    Shown,
     Slice,
     Struct,
     truth,
@@ -219,7 +220,8 @@ def _printf(form: str, *arguments: Any) -> str:
 def _json(value: Any) -> str:
     from teu.cli.gojson import encode
 
-    return encode(json_ready(value))
+    # Rows of tables go through an encoder of their own in Docker, which escapes HTML.
+    return encode(json_ready(value), html=isinstance(value, Record))
 
 
 def json_ready(value: Any) -> Any:
@@ -235,6 +237,8 @@ def json_ready(value: Any) -> Any:
         return {name: json_ready(item) for name, item in value.as_dict().items()}
     if isinstance(value, NilPointer) or value is NO_VALUE:
         return None
+    if isinstance(value, Shown):
+        return value.data
     if isinstance(value, Slice | Map) and value.is_nil:
         return None
     if isinstance(value, dict):

@@ -13,7 +13,7 @@ from teu.cli.template.printing import (
     plain_form,
     render,
 )
-from teu.cli.template.quoting import code_point, quote
+from teu.cli.quoting import code_point, quote
 from teu.cli.template.values import NO_VALUE, NilPointer, Struct, type_name
 
 TYPE_CHECKING = False

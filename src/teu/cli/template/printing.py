@@ -57,7 +57,11 @@ def collection(value: Any, inner: Callable[[Any], str]) -> str:
 
 
 def render_struct(value: Struct) -> str:
-    return "{" + " ".join(_inner(value.get(name)) for name in value.shape.fields) + "}"
+    texts = [
+        _inner(value.get(part)) if isinstance(part, str) else render_struct(value.seen_as(part))
+        for part in value.shape.parts
+    ]
+    return "{" + " ".join(texts) + "}"
 
 
 def decimal_digits(value: float) -> tuple[str, int]:

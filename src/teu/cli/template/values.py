@@ -41,15 +41,41 @@ class Number(str):
 
 
 class NilPointer:
-    """A nil pointer; type: with its star."""
+    """A nil pointer; type: with its star. shape: of the struct that it could point to."""
 
-    __slots__ = ("type",)
+    __slots__ = ("shape", "type")
 
-    def __init__(self, type: str) -> None:
+    def __init__(self, type: str, shape: Shape | None = None) -> None:
         self.type = type
+        self.shape = shape
 
     def __bool__(self) -> bool:
         return False
+
+
+class Duration(int):
+    """A time.Duration in nanoseconds: prints as `1m30s`, is a number in JSON."""
+
+    def __str__(self) -> str:
+        total = abs(int(self))
+        sign = "-" if self < 0 else ""
+        if total < 1_000_000_000:
+            for unit, size in (("ms", 1_000_000), ("µs", 1000), ("ns", 1)):
+                if total >= size:
+                    return f"{sign}{_decimal(total, size)}{unit}"
+            return "0s"
+        minutes, seconds = divmod(total, 60_000_000_000)
+        hours, minutes = divmod(minutes, 60)
+        text = f"{_decimal(seconds, 1_000_000_000)}s"
+        if hours or minutes:
+            text = f"{minutes}m{text}"
+        return sign + (f"{hours}h{text}" if hours else text)
+
+
+def _decimal(value: int, unit: int) -> str:
+    whole, rest = divmod(value, unit)
+    digits = str(rest).rjust(len(str(unit)) - 1, "0").rstrip("0") if rest else ""
+    return f"{whole}.{digits}" if digits else str(whole)
 
 
 class Slice(list["Any"]):
@@ -116,6 +142,19 @@ class Record:
         return {name: plain[name](self.row) for name in sorted(plain)}
 
 
+class Shown:
+    """A value with a text of its own (Go's Stringer); `data` is what `json` shows."""
+
+    __slots__ = ("data", "text")
+
+    def __init__(self, text: str, data: Any) -> None:
+        self.text = text
+        self.data = data
+
+    def __str__(self) -> str:
+        return self.text
+
+
 class Header(dict["str", "str"]):
     """Column titles by field; stands in for a row when the head of a table is made."""
 
@@ -167,6 +206,10 @@ class Struct:
         value = self.data.get(field.json_name)
         return self.shape.book.convert(field.type, value)
 
+    def seen_as(self, shape: Shape) -> Struct:
+        """The included struct of that shape (it has no JSON object of its own)."""
+        return Struct(shape, self.data)
+
 
 class Member:
     """One field of a shape. omit: left out of JSON when it is zero."""
@@ -180,14 +223,18 @@ class Member:
 
 
 class Shape:
-    """A struct type: its name in Go, and its fields in order."""
+    """A struct type: its name in Go, and its fields in order.
 
-    __slots__ = ("book", "fields", "name")
+    fields: also those of included types. parts: field names, and included types as wholes.
+    """
 
-    def __init__(self, book: Book, name: str, fields: dict[str, Member]) -> None:
+    __slots__ = ("book", "fields", "name", "parts")
+
+    def __init__(self, book: Book, name: str) -> None:
         self.book = book
         self.name = name
-        self.fields = fields
+        self.fields: dict[str, Member] = {}
+        self.parts: list[str | Shape] = []
 
 
 class Book:
@@ -206,23 +253,25 @@ class Book:
     def shape(self, name: str) -> Shape:
         """Raises: KeyError."""
         if name not in self._shapes:
-            self._shapes[name] = Shape(self, name, self._fields(name))
+            self._shapes[name] = self._read(name)
         return self._shapes[name]
 
-    def _fields(self, name: str) -> dict[str, Member]:
-        fields: dict[str, Member] = {}
+    def _read(self, name: str) -> Shape:
+        shape = Shape(self, name)
         for line in self._texts[name].split("\n"):
             words = line.split()
             if not words:
                 continue
             if words[0].startswith("..."):
-                fields.update(self._fields(words[0][3:]))
+                included = self.shape(words[0][3:])
+                shape.fields.update(included.fields)
+                shape.parts.append(included)
                 continue
             go_name, _, json_name = words[0].partition("=")
-            kind = " ".join(words[1:]).replace("any", ANY)
-            omit = kind.endswith("?")
-            fields[go_name] = Member(json_name or go_name, kind.rstrip("? "), omit)
-        return fields
+            kind = words[1].replace("any", ANY)
+            shape.fields[go_name] = Member(json_name or go_name, kind.rstrip("?"), kind[-1] == "?")
+            shape.parts.append(go_name)
+        return shape
 
     def convert(self, kind: str, raw: Any) -> Any:
         """JSON as a value of the Go type `kind`; None gives the zero value."""
@@ -247,7 +296,8 @@ class Book:
     def _convert_rest(self, kind: str, raw: Any) -> Any:
         if kind.startswith("*"):
             if raw is None:
-                return NilPointer(kind)
+                pointed = kind[1:]
+                return NilPointer(kind, self.shape(pointed) if pointed in self._texts else None)
             value = self.convert(kind[1:], raw)
             if isinstance(value, Struct):
                 value.pointer = True
@@ -258,6 +308,8 @@ class Book:
             return raw if isinstance(raw, int) else int(raw or 0)
         if kind == "time.Time":
             return Time(raw or "")
+        if kind == "time.Duration":
+            return Duration(raw or 0)
         return Struct(self.shape(kind), raw if isinstance(raw, dict) else {})
 
 
@@ -306,6 +358,6 @@ _PLAIN_NAMES: dict[type, str] = {
 
 def truth(value: Any) -> bool:
     """Go's idea of true: not the zero value; every struct is true."""
-    if isinstance(value, Struct | Record | Time):
+    if isinstance(value, Struct | Record | Time | Shown):
         return True
     return bool(value)
