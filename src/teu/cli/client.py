@@ -68,15 +68,15 @@ class Client:
 
     def get(self, path: str, query: Query | None = None) -> Any:
         """The JSON answer to GET. Raises: DaemonError, Failure."""
-        return self._json(self.request("GET", path, query))
+        return self.finish_json(self.request("GET", path, query))
 
     def post(self, path: str, query: Query | None = None, body: Body = None) -> Any:
         """The JSON answer to POST, None when it has no body. Raises: DaemonError, Failure."""
-        return self._json(self.request("POST", path, query, body))
+        return self.finish_json(self.request("POST", path, query, body))
 
     def delete(self, path: str, query: Query | None = None) -> Any:
         """The JSON answer to DELETE, None when it has no body. Raises: DaemonError, Failure."""
-        return self._json(self.request("DELETE", path, query))
+        return self.finish_json(self.request("DELETE", path, query))
 
     def stream(
         self,
@@ -233,7 +233,8 @@ class Client:
         else:
             response.connection.close()
 
-    def _json(self, response: Response) -> Any:
+    def finish_json(self, response: Response) -> Any:
+        """`finish`, decoded; None for an empty body."""
         body = self.finish(response)
         return self._parse(body) if body.strip() else None
 

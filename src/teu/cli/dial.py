@@ -1,6 +1,6 @@
 """Opens the socket to a daemon, and says what to do when that fails.
 
-Plain connections are bare `_socket` objects; TLS and ssh come from modules loaded on demand.
+The result is always a bare `_socket` object: TLS runs behind a local socket pair.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from teu.cli.session import Failure
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from teu.cli.endpoint import Endpoint
-    from teu.cli.http1 import Socket
 
 CONNECT_TIMEOUT_S = 30.0
 
 
-def dial(endpoint: Endpoint) -> Socket:
+def dial(endpoint: Endpoint) -> _socket.socket:
     """A connected, blocking socket. Raises: Failure with the next step for the user."""
     if endpoint.scheme == "unix":
         return _dial_unix(endpoint)
@@ -30,12 +29,12 @@ def dial(endpoint: Endpoint) -> Socket:
     sock = _dial_tcp(endpoint)
     if endpoint.tls is None:
         return sock
-    from teu.cli.tls import wrap
+    from teu.cli.tls import relay
 
-    return wrap(sock, endpoint, endpoint.tls)
+    return relay(sock, endpoint, endpoint.tls)
 
 
-def _dial_unix(endpoint: Endpoint) -> Socket:
+def _dial_unix(endpoint: Endpoint) -> _socket.socket:
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
         sock.connect(endpoint.address)

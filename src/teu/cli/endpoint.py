@@ -125,10 +125,11 @@ def _from_context(config: ClientConfig, name: str) -> Endpoint:
     docker = meta.get("Endpoints", {}).get("docker", {})
     endpoint = parse(docker.get("Host", ""))
     folder = os.path.join(config.directory, "contexts", "tls", _folder(name), "docker")
-    files = [os.path.join(folder, part) for part in ("ca.pem", "cert.pem", "key.pem")]
-    present = [path if os.path.exists(path) else "" for path in files]
-    if endpoint.scheme == "tcp" and any(present):
-        endpoint.tls = TlsFiles(*present, verify=not docker.get("SkipTLSVerify", False))
+    ca, cert, key = (
+        _tls_file("", os.path.join(folder, part)) for part in ("ca.pem", "cert.pem", "key.pem")
+    )
+    if endpoint.scheme == "tcp" and (ca or cert or key):
+        endpoint.tls = TlsFiles(ca, cert, key, not docker.get("SkipTLSVerify", False))
     return _with_port(endpoint)
 
 
@@ -152,9 +153,9 @@ def context_meta(config: ClientConfig, name: str) -> dict[str, Any]:
 
 
 def _folder(name: str) -> str:
-    import _sha256
+    import hashlib
 
-    return _sha256.sha256(name.encode()).hexdigest()
+    return hashlib.sha256(name.encode()).hexdigest()
 
 
 def _with_tls(endpoint: Endpoint, globals: Options, config: ClientConfig) -> Endpoint:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
 _FALSE = frozenset(("0", "f", "F", "FALSE", "false", "False"))
 # Kinds that collect one entry per use. What they accept is checked by `values.py`.
+_PLAIN_KINDS = frozenset(("string", "list", "map"))
 LIST_KINDS = frozenset(("list", "map", "mount", "network", "ulimit", "filter", "gpu-request"))
 
 
@@ -42,11 +43,13 @@ class Flag:
     LIST_KINDS; also what help shows as the value's name unless `metavar` says otherwise.
     check: name of a value check in `values.CHECKS`. missing: known to Docker, refused by name.
     no_value: what a bare `--flag` means for kinds other than bool. hidden: not in help.
+    alias_of: another spelling of that flag; its values are stored there. since: first API
+    version that knows it: with an older daemon it is refused, not silently lost.
     """
 
     __slots__ = (
-        "check", "default", "help", "hidden", "kind", "metavar", "missing", "name", "no_value",
-        "short",
+        "alias_of", "check", "default", "help", "hidden", "kind", "metavar", "missing", "name",
+        "no_value", "short", "since",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913 - a table row; all but the first four are keywords
@@ -62,6 +65,8 @@ class Flag:
         missing: bool = False,
         no_value: str = "",
         hidden: bool = False,
+        alias_of: str = "",
+        since: str = "",
     ) -> None:
         self.name = name
         self.short = short
@@ -72,7 +77,9 @@ class Flag:
         self.metavar = metavar
         self.missing = missing
         self.no_value = "true" if kind == "bool" else no_value
-        self.hidden = hidden
+        self.hidden = hidden or bool(alias_of)
+        self.alias_of = alias_of
+        self.since = since
 
     @property
     def label(self) -> str:
@@ -120,6 +127,10 @@ class Options:
         """True when the flag was given on the command line, with whatever value."""
         return name in self._values
 
+    def given(self) -> list[str]:
+        """Names of the flags on the command line, in order of their first use."""
+        return list(self._values)
+
     def flag(self, name: str) -> bool:
         return bool(self.value(name))
 
@@ -148,10 +159,21 @@ class Options:
         except ValueError as error:
             problem = f'invalid argument {quote(text)} for "{flag.label}" flag: {error}'
             raise UsageError(problem) from error
+        name = flag.alias_of or flag.name
         if flag.kind in LIST_KINDS:
-            self._values.setdefault(flag.name, []).append(value)
+            self._values.setdefault(name, []).append(value)
         else:
-            self._values[flag.name] = value
+            self._values[name] = value
+
+    def newer_than(self, version: str) -> list[str]:
+        """Names of given flags that an API of `version` does not know."""
+        wanted = [int(part) for part in version.split(".")]
+        return [
+            name
+            for name in self._values
+            if (since := self._flags[name].since)
+            and [int(part) for part in since.split(".")] > wanted
+        ]
 
 
 def convert(flag: Flag, text: str) -> Any:
@@ -162,9 +184,7 @@ def convert(flag: Flag, text: str) -> Any:
         if text in _FALSE:
             return False
         raise ValueError(f"strconv.ParseBool: parsing {quote(text)}: invalid syntax")
-    if flag.kind == "string" and not flag.check:
-        return text
-    if flag.kind in LIST_KINDS and not flag.check:
+    if flag.kind in _PLAIN_KINDS and not flag.check:
         return text
     from teu.cli.values import check
 

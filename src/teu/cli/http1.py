@@ -8,17 +8,8 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import _socket
     from collections.abc import Iterable, Iterator
-    from typing import Protocol
-
-    class Socket(Protocol):
-        """What a plain and a TLS socket have in common."""
-
-        def recv(self, size: int, /) -> bytes: ...
-        def sendall(self, data: bytes, /) -> object: ...
-        def fileno(self) -> int: ...
-        def close(self) -> None: ...
-
 
 RECEIVE_SIZE = 1 << 18
 HEAD_LIMIT = 1 << 20
@@ -31,11 +22,11 @@ class ProtocolError(Exception):
 
 
 class Connection:
-    """A socket with the bytes that were read too far: `data` from `position` on. Owns the socket."""
+    """A socket, which it owns, and the bytes read too far: `data` from `position` on."""
 
     __slots__ = ("data", "position", "sock")
 
-    def __init__(self, sock: Socket) -> None:
+    def __init__(self, sock: _socket.socket) -> None:
         self.sock = sock
         self.data = b""
         self.position = 0

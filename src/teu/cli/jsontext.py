@@ -51,7 +51,7 @@ def _build() -> tuple[Callable[[str, int], tuple[Any, int]], Callable[[Any], str
     try:
         import _json
 
-        scanner = _json.make_scanner(_ScannerSettings)
+        scanner = _json.make_scanner(_ScannerSettings)  # type: ignore[arg-type]
         chunks = _json.make_encoder(
             None, _refuse, _json.encode_basestring, None, ":", ",", False, False, True
         )
@@ -60,7 +60,7 @@ def _build() -> tuple[Callable[[str, int], tuple[Any, int]], Callable[[Any], str
     except (ImportError, AttributeError, TypeError):
         import json
 
-        return json.JSONDecoder(strict=False).scan_once, _slow_dumps
+        return json.JSONDecoder(strict=False).raw_decode, _slow_dumps
     return scanner, lambda value: "".join(chunks(value, 0))
 
 

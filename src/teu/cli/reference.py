@@ -1,52 +1,35 @@
-"""Image names as people write them: without `docker.io/library/`.
-
-Source: distribution/reference; compared with Docker 28.2.
-"""
+"""Image names as people write them. Source: distribution/reference."""
 
 from __future__ import annotations
 
-_ALNUM = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
-_TAG = _ALNUM | frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ_.-")
-_DOMAIN = _TAG | frozenset(":[]")
+DEFAULT_DOMAIN = "docker.io"
+DEFAULT_TAG = "latest"
 
 
-def split(reference: str) -> tuple[str, str, str] | None:
-    """(familiar name, tag, digest) of an image reference; None when it is not a valid one."""
-    rest, at, digest = reference.partition("@")
-    name, tag = rest, ""
-    colon = rest.rfind(":")
-    if colon > rest.rfind("/"):
-        name, tag = rest[:colon], rest[colon + 1 :]
-        if not tag or tag[0] in ".-" or len(tag) > 128 or not _TAG.issuperset(tag):
-            return None
-    if at and not _is_digest(digest):
-        return None
-    domain, slash, path = name.partition("/")
-    is_domain = slash and ("." in domain or ":" in domain or domain == "localhost")
-    if not is_domain:
-        domain, path = "docker.io", name
-    if not _DOMAIN.issuperset(domain) or not _is_path(path):
-        return None
-    if not at and not tag and not slash and len(path) == 64 and _is_hex(path):
-        return None
-    if domain in ("docker.io", "index.docker.io"):
-        return path.removeprefix("library/"), tag, digest
-    return f"{domain}/{path}", tag, digest
+def split(name: str) -> tuple[str, str, str]:
+    """`repo:tag@digest` -> (repository, tag, digest); parts that are not there are empty."""
+    rest, _, digest = name.partition("@")
+    repository, colon, tag = rest.rpartition(":")
+    if not colon or "/" in tag:
+        return rest, "", digest
+    return repository, tag, digest
 
 
-def _is_digest(text: str) -> bool:
-    algorithm, colon, digits = text.partition(":")
-    return bool(algorithm and colon and len(digits) >= 32 and _is_hex(digits))
+def domain(name: str) -> str:
+    """The registry that `name` points to: `localhost:5000`, `docker.io`."""
+    first, slash, _ = name.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        return "docker.io" if first == "index.docker.io" else first
+    return DEFAULT_DOMAIN
 
 
-def _is_hex(text: str) -> bool:
-    return frozenset("0123456789abcdef").issuperset(text)
-
-
-def _is_path(path: str) -> bool:
-    for part in path.split("/"):
-        if not part or part[0] not in _ALNUM or part[-1] not in _ALNUM:
-            return False
-        if not (_ALNUM | frozenset("._-")).issuperset(part) or ".." in part or "___" in part:
-            return False
-    return True
+def familiar(name: str) -> str:
+    """The short spelling with its tag: `docker.io/library/x` -> `x:latest`."""
+    repository, tag, digest = split(name)
+    for prefix in ("index.docker.io/", "docker.io/"):
+        repository = repository.removeprefix(prefix)
+    if repository.count("/") == 1:
+        repository = repository.removeprefix("library/")
+    if digest:
+        return f"{repository}@{digest}"
+    return f"{repository}:{tag or DEFAULT_TAG}"

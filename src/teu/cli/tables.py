@@ -49,7 +49,7 @@ def render(listing: Listing, rows: Iterable[Any], form: str) -> str:
     plain = _plain_parts(listing, body)
     if plain is not None:
         names, texts = plain
-        lines = [_fill(texts, [str(listing.methods[n](row)) for n in names]) for row in rows]
+        lines = [_fill(texts, [_shown(listing.methods[n](row)) for n in names]) for row in rows]
         head = _fill(texts, [listing.titles.get(n, NO_VALUE) for n in names])
     else:
         lines, head = _through_template(listing, rows, body, is_table)
@@ -80,6 +80,14 @@ def _plain_parts(listing: Listing, body: str) -> tuple[list[str], list[str]] | N
         names.append(name)
         texts.append(text)
     return names, texts
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    from teu.cli.template.printing import text_of
+
+    return text_of(value)
 
 
 def _fill(texts: Sequence[str], values: Sequence[str]) -> str:

@@ -140,11 +140,11 @@ def image_rows(
 
 def _by_name(references: list[str], part: int) -> dict[str, list[str]]:
     """Tags (part 1) or digests (part 2) by familiar name."""
-    from teu.cli.reference import split
+    from teu.cli.familiar import parts as familiar_parts
 
     found: dict[str, list[str]] = {}
     for reference in references:
-        parts = split(reference)
+        parts = familiar_parts(reference)
         if parts is not None and parts[part]:
             found.setdefault(parts[0], []).append(parts[part])
     return found

@@ -65,9 +65,9 @@ def _image(row: ContainerRow) -> str:
     short = human.short_id(row.data.get("ImageID", ""))
     if short == human.short_id(image):
         return short
-    from teu.cli.reference import split
+    from teu.cli.familiar import parts as familiar_parts
 
-    parts = split(image)
+    parts = familiar_parts(image)
     if parts is None:
         return image
     name, tag, _ = parts
