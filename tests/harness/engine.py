@@ -174,10 +174,11 @@ class Engine:
     # --- what is there ----------------------------------------------------------------------
 
     def mount_points(self) -> set[str]:
-        """Where something is mounted below the engine's root."""
+        """Where something is mounted below the engine's root; not the peer's namespace cache."""
         lines = Path("/proc/self/mountinfo").read_text().splitlines()
         points = {line.split()[4] for line in lines}
-        return {point for point in points if point.startswith(f"{self.root}/")}
+        points = {point for point in points if point.startswith(f"{self.root}/")}
+        return {point for point in points if self.kind == "teu" or "/netns/" not in point}
 
     def processes(self) -> set[int]:
         """Processes that name the engine's root on their command line (daemon, shims, runtimes)."""

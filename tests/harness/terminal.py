@@ -19,12 +19,13 @@ DETACH = "\x10\x11"  # ctrl-p ctrl-q
 _ESCAPES = re.compile(
     r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(\x07|\x1b\\)|\x1b[=>()][0-9A-B]?"
 )
+_NEW_LINE = re.compile(r"\r*\n|\r+")
 
 
 class Terminal:
     """Runs `argv` with a new controlling terminal; use as a context manager.
 
-    What is read has terminal escape sequences removed and "\\r\\n" as "\\n".
+    What is read has terminal escape sequences removed, and each way to begin a line is "\\n".
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class Terminal:
         self.argv = argv
         self.seen = ""  # everything so far; for failure messages
         self._fresh = ""  # not yet taken by `expect`
+        self._held = ""  # carriage returns that a newline may follow
         self._master, slave = os.openpty()
         self.resize(rows, columns)
         try:
@@ -91,7 +93,9 @@ class Terminal:
             data = os.read(self._master, 65536)
         except OSError:  # EIO: the last slave end was closed
             return False
-        text = _ESCAPES.sub("", data.decode(errors="replace")).replace("\r\n", "\n")
+        text = self._held + _ESCAPES.sub("", data.decode(errors="replace"))
+        self._held = text[len(text.rstrip("\r")) :]
+        text = _NEW_LINE.sub("\n", text.rstrip("\r"))
         self.seen += text
         self._fresh += text
         return bool(data)
@@ -104,3 +108,10 @@ class Terminal:
             self.process.send_signal(signal.SIGKILL)
         os.close(self._master)  # what runs on the terminal gets SIGHUP
         self.process.wait()
+
+
+def leave(terminal: Terminal, keys: str = DETACH) -> None:
+    """Detaches an `attach`: docker reports it as an error of its own, `read escape sequence`."""
+    terminal.send(keys)
+    terminal.expect("read escape sequence")
+    assert terminal.wait() == 1
