@@ -16,6 +16,7 @@ from harness.terminal import Terminal
 from harness.waiting import PATIENCE
 
 COMMAND_LIMIT_S = 30
+_TEU_MAIN = "from teu.cli.main import main; sys.exit(main(sys.argv))"
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,12 @@ class Cli:
 
     def at(self, host: str) -> "Cli":
         """The same program, told to talk to another address."""
-        other = Cli(self.name, self.argv, host, Path(self.env["HOME"]))
-        return other
+        return Cli(self.name, self.argv, host, Path(self.env["HOME"]))
+
+    def as_user(self, uid: int) -> "Cli":
+        """The same program, run by a user with no groups and no privileges."""
+        wrapped = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *self.argv]
+        return Cli(self.name, wrapped, self.env["DOCKER_HOST"], Path("/nonexistent"))
 
 
 def cli_argv(name: str) -> list[str] | None:
@@ -108,8 +113,9 @@ def teu_argv() -> list[str]:
     """Our command line, from $TEU_TEST_CLI (an installed one) or from the source tree."""
     if told := os.environ.get("TEU_TEST_CLI"):
         return told.split()
-    source = Path(__file__).parents[2] / "src"
-    return ["/usr/bin/python3", "-I", "-S", str(source / "teu" / "cli" / "__main__.py")]
+    source = str(Path(__file__).parents[2] / "src")
+    program = f"import sys; sys.path.insert(0, {source!r}); sys.argv[0] = 'teu'; {_TEU_MAIN}"
+    return ["/usr/bin/python3", "-I", "-S", "-c", program]
 
 
 # --- plain HTTP -----------------------------------------------------------------------------

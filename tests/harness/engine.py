@@ -57,8 +57,11 @@ class Engine:
         self.kind = KIND
         self.registry = registry
         self.options = options
+        self.known_ids: set[str] = set()  # containers that the leak check must look for
         self.process: subprocess.Popen[bytes] | None = None
+        self._containerd: subprocess.Popen[bytes] | None = None  # the peer's
         self.root = Path(tempfile.mkdtemp(prefix="tt", dir="/tmp"))
+        self.root.chmod(0o711)  # the socket's own mode decides who may connect
         self.home = self.root / "home"
         self.home.mkdir()
         self.log = self.root / "log"
@@ -97,8 +100,9 @@ class Engine:
 
     def launch(self, *more: str) -> None:
         """Starts the daemon's process without waiting for it."""
-        if self.kind == "dockerd":
-            self._make_peer_bridge()
+        self._make_bridge()
+        if self.kind == "dockerd" and not self._containerd:
+            self._start_containerd()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*self.command(), *self.options, *more],
@@ -120,10 +124,12 @@ class Engine:
             *("--host", self.host, "--pidfile", str(self.root / "pid")),
             *("--config-file", str(config), "--registry-mirror", f"http://{self.registry}"),
             *("--bridge", self.bridge),
+            *("--default-address-pool", f"base=10.141.{self.slot.number}.0/24,size=28"),
         ]
         if self.kind == "dockerd":
-            return ["dockerd", "--iptables=false", *argv]
-        return [sys.executable, "-m", "teu.daemon.main", *argv, "--bip", f"{self.gateway}/24"]
+            address = str(self.root / "c.sock")
+            return ["dockerd", "--iptables=false", "--containerd", address, *argv]
+        return [sys.executable, "-m", "teu.daemon.main", *argv]
 
     def _up(self) -> bool:
         if self.process and self.process.poll() is not None:
@@ -157,6 +163,9 @@ class Engine:
                 self.terminate()
             except subprocess.TimeoutExpired:
                 self.kill()
+        if self._containerd:
+            self._containerd.kill()
+            self._containerd.wait()
         for pid in self.processes():
             os.kill(pid, signal.SIGKILL)
         until("all processes of the engine are gone", lambda: not self.processes())
@@ -203,13 +212,30 @@ class Engine:
             pytest.skip(f"no `{name}` command on this machine")
         return Cli(name, argv, self.host, self.home)
 
-    def _make_peer_bridge(self) -> None:
-        """A bridge and NAT for the peer, which would change the whole machine's firewall itself."""
+    def _start_containerd(self) -> None:
+        """One of the peer's own, so that it is not killed with the peer's daemon."""
+        config = self.root / "containerd.toml"
+        config.write_text(
+            f'version = 2\nroot = "{self.root}/cr"\nstate = "{self.root}/cs"\n'
+            'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
+            f'[grpc]\naddress = "{self.root}/c.sock"\n'
+        )
+        with self.log.open("ab") as log:
+            self._containerd = subprocess.Popen(
+                ["containerd", "--config", config], stdout=log, stderr=log, start_new_session=True
+            )
+        until("containerd's socket", (self.root / "c.sock").exists)
+
+    def _make_bridge(self) -> None:
+        """The default bridge; and NAT for the peer, which would change the whole machine's
+        firewall itself."""
         if Path(f"/sys/class/net/{self.bridge}").exists():
             return
         cache.command("ip", "link", "add", self.bridge, "type", "bridge")
         cache.command("ip", "addr", "add", f"{self.gateway}/24", "dev", self.bridge)
         cache.command("ip", "link", "set", self.bridge, "up")
+        if self.kind != "dockerd":
+            return
         hook = "type nat hook postrouting priority 100;"
         rule = f"ip saddr {self.gateway}/24 oifname != {self.bridge} masquerade"
         cache.command("nft", f"table ip peer_{self.bridge} {{ chain post {{ {hook} {rule}; }}; }}")

@@ -22,7 +22,7 @@ class Snapshot:
     mounts: set[str] = field(default_factory=set)
     links: set[str] = field(default_factory=set)
     rules: set[str] = field(default_factory=set)
-    processes: set[int] = field(default_factory=set)
+    processes: set[str] = field(default_factory=set)
     namespaces: set[str] = field(default_factory=set)
 
 
@@ -31,13 +31,13 @@ def snapshot(engine: Engine) -> Snapshot:
     seen = Snapshot(
         containers=engine.api.container_ids(),
         volumes=_volumes(engine),
-        networks={row["Id"] for row in engine.api.get("/networks")},
+        networks=_networks(engine),
     )
     if engine.kind != "external":
         seen.mounts = engine.mount_points()
         seen.links = _links(engine)
         seen.rules = _rules(engine)
-        seen.processes = engine.processes()
+        seen.processes = _command_lines(engine.processes())
         seen.namespaces = _namespaces(engine)
     return seen
 
@@ -47,7 +47,7 @@ def remove_new(engine: Engine, before: Snapshot) -> None:
     for container in engine.api.container_ids() - before.containers:
         reply = engine.api.request("DELETE", f"/containers/{container}", force=1, v=1)
         assert reply.status in (204, 404, 409), f"cannot remove {container}: {reply}"
-    for network in {row["Id"] for row in engine.api.get("/networks")} - before.networks:
+    for network in _networks(engine) - before.networks:
         engine.api.request("DELETE", f"/networks/{network}")
     for volume in _volumes(engine) - before.volumes:
         engine.api.request("DELETE", f"/volumes/{volume}")
@@ -117,6 +117,25 @@ def _walk(root: Path, depth: int) -> list[str]:
 
 def _volumes(engine: Engine) -> set[str]:
     return {row["Name"] for row in engine.api.get("/volumes")["Volumes"] or []}
+
+
+def _networks(engine: Engine) -> set[str]:
+    """Ids; without the three that are always there, whose ids may change at a restart."""
+    fixed = ("bridge", "host", "none")
+    return {row["Id"] for row in engine.api.get("/networks") if row["Name"] not in fixed}
+
+
+def _command_lines(pids: set[int]) -> set[str]:
+    """Command lines, numbered where several are equal: a new daemon equals the old one."""
+    seen: dict[str, int] = {}
+    for pid in pids:
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        line = words.replace("\0", " ").strip()
+        seen[line] = seen.get(line, 0) + 1
+    return {f"{line} #{number}" for line, count in seen.items() for number in range(count)}
 
 
 def _links(engine: Engine) -> set[str]:

@@ -91,9 +91,7 @@ def test_published_port_carries_many_bytes_both_ways(cli: Cli, names: Names) -> 
         try:
             with socket.create_connection(("127.0.0.1", port), 5) as peer:
                 peer.settimeout(10)
-                threading.Thread(
-                    target=lambda: (peer.sendall(sent), peer.shutdown(socket.SHUT_WR)), daemon=True
-                ).start()
+                threading.Thread(target=_send_all, args=(peer, sent), daemon=True).start()
                 parts = []
                 while data := peer.recv(1 << 16):
                     parts.append(data)
@@ -102,6 +100,11 @@ def test_published_port_carries_many_bytes_both_ways(cli: Cli, names: Names) -> 
             return b""
 
     assert until("the server answers", exchange) == sent
+
+
+def _send_all(peer: socket.socket, data: bytes) -> None:
+    peer.sendall(data)
+    peer.shutdown(socket.SHUT_WR)
 
 
 def test_run_detached_with_a_terminal(cli: Cli, engine: Engine, names: Names) -> None:
