@@ -2,7 +2,7 @@
 
 Every wrapper raises OSError with the path in question; constants keep the kernel's names and
 values (uapi headers). Calls release the interpreter lock, so the slow ones may run in a thread.
-Source: openat2(2), mount(2), umount2(2), unshare(2).
+Source: openat2(2), mount(2), umount2(2), unshare(2), setns(2).
 """
 
 import ctypes
@@ -15,6 +15,7 @@ from typing import Final
 from teu.errors import SystemFailure
 
 CLONE_FS: Final = 0x200
+CLONE_NEWNET: Final = 0x40000000
 
 RESOLVE_NO_XDEV: Final = 0x01
 RESOLVE_NO_MAGICLINKS: Final = 0x02
@@ -39,6 +40,8 @@ _umount2 = _libc.umount2
 _umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
 _unshare = _libc.unshare
 _unshare.argtypes = (ctypes.c_int,)
+_setns = _libc.setns
+_setns.argtypes = (ctypes.c_int, ctypes.c_int)
 
 
 class _OpenHow(ctypes.Structure):
@@ -91,6 +94,11 @@ def umount2(target: str | Path, flags: int = 0) -> None:
 def unshare(flags: int) -> None:
     """unshare(2): gives the CALLING THREAD its own copy of what `flags` name. Raises: OSError."""
     _checked(_unshare(flags), "unshare")
+
+
+def setns(namespace_fd: int, kind: int) -> None:
+    """setns(2): moves the CALLING THREAD into another namespace. Raises: OSError."""
+    _checked(_setns(namespace_fd, kind), "setns")
 
 
 @contextmanager
