@@ -4,6 +4,7 @@ import asyncio
 import time
 
 import pytest
+
 from netlab import (
     HOST,
     OUTSIDE,
@@ -18,7 +19,6 @@ from netlab import (
     unreachable,
     wait_until,
 )
-
 from teu.errors import EngineError, InvalidParameter
 from teu.model.network import IPAM, IPAMConfig, NetworkCreate
 from teu.network.errors import AlreadyConnected, NoFreeAddress, NoSuchNetwork
@@ -103,6 +103,7 @@ def test_icc_off_separates_containers_but_not_their_published_ports() -> None:
             assert ask(one.ip, 80) == "172.17.0.1"
             assert two.ask(HOST, 8080) == "172.17.0.1"
         sh("sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=0")
+        await lab.restart()
         with one.serve(80):
             assert two.cannot_reach(one.ip, 80)
             assert two.ask(HOST, 8080) == "172.17.0.1"

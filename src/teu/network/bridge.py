@@ -14,7 +14,7 @@ from teu.errors import InvalidParameter, SystemFailure
 from teu.model.network import EndpointRecord, NetworkRecord
 from teu.network.firewall import BridgeRules
 from teu.network.ipam import mac_of
-from teu.network.kernel import HostLinks, set_sysctl
+from teu.network.kernel import HostLinks, read_sysctl, set_sysctl
 from teu.sys import netlink
 from teu.sys.netlink import Link, Netlink
 from teu.sys.syscalls import os_errors
@@ -150,6 +150,19 @@ class BridgeDriver:
             index = socket.if_nametoindex(endpoint.host_link)
             self._host.run(netlink.set_bridge_port(index, hairpin=True))
 
+    def separate(self, record: NetworkRecord, endpoint: EndpointRecord) -> None:
+        """On a network without icc: keeps the endpoint from its neighbours on the bridge itself.
+
+        Where bridged packets pass the firewall (bridge-nf-call-iptables) its rule does that, and
+        the port must stay open: published ports of a neighbour are then translated on the bridge.
+        Known gap: after the sysctl was switched off, until the daemon's next start.
+        """
+        if option_flag(record, OPTION_ICC):
+            return
+        filtered = read_sysctl("bridge/bridge-nf-call-iptables") == "1"
+        if index := _index(endpoint.host_link):
+            self._host.run(netlink.set_bridge_port(index, isolated=not filtered))
+
     def _create(self, record: NetworkRecord) -> Link:
         mtu = option_mtu(record) or self._mtu or self._host.default_mtu()
         mac = mac_of(IPv4Address(record.pools[0].gateway))
@@ -186,9 +199,7 @@ class BridgeDriver:
             )
         finally:
             os.close(netns_fd)
-        if not option_flag(record, OPTION_ICC):
-            index = socket.if_nametoindex(endpoint.host_link)
-            self._host.run(netlink.set_bridge_port(index, isolated=True))
+        self.separate(record, endpoint)
 
 
 def _index(link: str) -> int:

@@ -156,7 +156,7 @@ class Connector:
         record.prefix = pool.subnet.prefixlen
         record.gateway = "" if network.internal else str(pool.gateway)
         record.address = str(self._take_address(network, settings))
-        record.mac = _checked_mac(settings.mac_address) or mac_of(IPv4Address(record.address))
+        record.mac = _asked_mac(settings) or mac_of(IPv4Address(record.address))
         return record
 
     def _take_address(self, network: NetworkRecord, settings: EndpointSettings) -> IPv4Address:
@@ -264,6 +264,14 @@ class Connector:
             if record.host_link:
                 self._driver.mute(record)
         self._sandboxes.remove(container_id)
+
+
+def _asked_mac(settings: EndpointSettings) -> str:
+    """Empty for a MAC that an earlier start derived from the address it had then."""
+    earlier = settings.ip_address
+    if earlier and settings.mac_address == mac_of(IPv4Address(earlier)):
+        return ""
+    return _checked_mac(settings.mac_address)
 
 
 def _checked_mac(text: str) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from teu.errors import EngineError, SystemFailure
 from teu.ids import short
-from teu.model.config import EndpointSettings, HostConfig, PortBinding
+from teu.model.config import EndpointSettings, PortBinding
 from teu.model.network import (
     BRIDGE,
     HOST,
@@ -24,7 +24,6 @@ from teu.model.network import (
     NetworkCreate,
     NetworkRecord,
 )
-from teu.network import files
 from teu.network.bridge import OPTION_HOST_IP, BridgeDriver, firewall_rules
 from teu.network.catalog import Catalog
 from teu.network.config import NetworkConfig
@@ -82,6 +81,8 @@ class NetworkService:
             await self._ensure_bridge(record)
         for endpoint in self._endpoints.all():
             self._connector.hold_address(endpoint)
+            network = self._catalog.get(endpoint.network_id)
+            await self._worker.run(self._driver.separate, network, endpoint)
         await self._worker.run(self._enable_forwarding)
         if self._firewall:
             await self._worker.run(self._write_rules)
@@ -224,37 +225,12 @@ class NetworkService:
         with os_errors(f"network of container {short(container_id)}"):
             await self._connector.release(container_id)
 
-    def write_files(
-        self,
-        container_id: str,
-        directory: Path,
-        hostname: str,
-        domainname: str,
-        host: HostConfig,
-    ) -> None:
-        """`hosts`, `hostname` and `resolv.conf` for a connected container, in place.
-
-        Not for `container:X`, which has the files of X.
-        Raises: InvalidParameter (extra hosts, DNS options), SystemFailure.
-        """
-        records = self._endpoints.of_container(container_id)
-        drivers = {self._catalog.get(record.network_id).driver for record in records}
-        asked = files.checked_resolver(
-            host.dns or self._config.dns,
-            host.dns_search or self._config.dns_search,
-            host.dns_options or self._config.dns_options,
-        )
-        gateway = self._host_gateway()
-        naming = files.Naming(
-            hostname=hostname,
-            domainname=domainname,
-            addresses=[record.address for record in records if record.address],
-            extra_hosts=[files.parse_extra_host(one, gateway) for one in host.extra_hosts or []],
-            asked=asked,
-            uses_host_network=HOST in drivers,
-        )
-        with os_errors(f"network files of {short(container_id)}"):
-            files.write(directory, files.contents(naming))
+    def host_gateway(self) -> str:
+        """The address that `host-gateway` stands for in extra hosts; empty if there is none."""
+        if self._config.host_gateway_ip:
+            return self._config.host_gateway_ip
+        default = self._catalog.find(BRIDGE)
+        return default.pools[0].gateway if default else ""
 
     async def restore(self, live: Iterable[Live]) -> None:
         """After `start`: takes back addresses and ports of containers that ran on meanwhile."""
@@ -283,13 +259,6 @@ class NetworkService:
             self._rows.remove_network(record.id)
             self._catalog.drop(record)
         self._router_mark.unlink(missing_ok=True)
-
-    def _host_gateway(self) -> str:
-        """What `host-gateway` stands for; empty if there is nothing."""
-        if self._config.host_gateway_ip:
-            return self._config.host_gateway_ip
-        default = self._catalog.find(BRIDGE)
-        return default.pools[0].gateway if default and default.pools else ""
 
     async def _ensure_predefined(self) -> None:
         for name in (HOST, NONE):
