@@ -173,10 +173,14 @@ class Container:
 def listener(port: int, kind: str = "tcp", address: str = "") -> socket.socket:
     """A listening socket in the calling thread's namespace."""
     sock = socket.socket(socket.AF_INET, _kind(kind))
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.bind((address, port))
-    if kind == "tcp":
-        sock.listen(64)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((address, port))
+        if kind == "tcp":
+            sock.listen(64)
+    except BaseException:
+        sock.close()
+        raise
     return sock
 
 

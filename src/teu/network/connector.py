@@ -250,14 +250,19 @@ class Connector:
     ) -> None:
         firewall.add_ports(published)
         self._driver.allow_hairpin(record)
+        self._driver.forget_flows(published)
 
     async def _close_ports(self, records: list[EndpointRecord]) -> None:
         published = [port for record in records for port in record.ports]
         if published and self._firewall:
             firewall = self._firewall
-            await self._worker.run(firewall.remove_ports, published)
+            await self._worker.run(self._shut_ports, firewall, published)
         for record in records:
             self._let_go(record, record.ports)
+
+    def _shut_ports(self, firewall: Firewall, published: list[PublishedPort]) -> None:
+        firewall.remove_ports(published)
+        self._driver.forget_flows(published)
 
     def _let_kernel_reap(self, container_id: str, records: list[EndpointRecord]) -> None:
         for record in records:
