@@ -89,20 +89,33 @@ def test_a_udp_client_that_goes_on_sending_reaches_the_next_container() -> None:
 def test_published_on_loopback_is_really_loopback_only() -> None:
     async def scenario(lab: Lab) -> None:
         one, two = await lab.start(), await lab.start()
-        await one.publish({"80/tcp": "127.0.0.1:8080"})
-        with one.serve(80) as seen, serving(lambda: listener(9000, address="127.0.0.1")) as local:
+        await one.publish({"80/tcp": "127.0.0.1:8080", "80/udp": "127.0.0.1:8080"})
+        with one.serve(80) as seen:
             assert ask("127.0.0.1", 8080) == "172.17.0.1"
             del seen[:]
             assert lab.from_outside(lambda: unreachable(HOST, 8080))
             assert two.cannot_reach("172.17.0.1", 8080)
-            # A neighbour, or a container, that sends packets for 127.0.0.1 to us over the wire.
-            lab.from_outside(lambda: _route_loopback_to(HOST, "far0"))
-            two.inside(lambda: _route_loopback_to("172.17.0.1", "eth0"))
-            for port in (8080, 9000):
-                assert lab.from_outside(lambda port=port: unreachable("127.0.0.1", port))
-                assert two.cannot_reach("127.0.0.1", port)
             assert seen == []
-            assert local == []
+
+    Lab().run(scenario)
+
+
+def test_the_hosts_loopback_is_closed_to_packets_from_the_wire() -> None:
+    """A neighbour, or a container, that sends packets for 127.0.0.1 to us (CVE-2020-8558)."""
+
+    async def scenario(lab: Lab) -> None:
+        one, two = await lab.start(), await lab.start()
+        await one.publish({"80/udp": "127.0.0.1:8080", "81/udp": ":8081"})
+        lab.from_outside(lambda: _route_loopback_to(HOST, "far0"))
+        two.inside(lambda: _route_loopback_to("172.17.0.1", "eth0"))
+        local = serving(lambda: listener(9000, "udp", "127.0.0.1"), "udp")
+        with one.serve(80, kind="udp") as on_80, one.serve(81, kind="udp") as on_81, local as seen:
+            for port in (8080, 8081, 9000):
+                assert two.cannot_reach("127.0.0.1", port, kind="udp")
+                lab.from_outside(lambda port=port: unreachable("127.0.0.1", port, kind="udp"))
+            assert (on_80, on_81, seen) == ([], [], [])
+            for port in (8080, 8081, 9000):
+                assert ask("127.0.0.1", port, kind="udp")
 
     Lab().run(scenario)
 
