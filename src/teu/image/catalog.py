@@ -109,9 +109,24 @@ class Catalog:
                 raise
         return self._names.get(named) or self._by_prefix(hexadecimal)
 
+    def broken_id(self, ref: str) -> str | None:
+        """The id of a damaged image that `ref` means."""
+        if not self._broken:
+            return None
+        image_id = self.find_id(ref)
+        return image_id if image_id in self._broken else None
+
     def named(self, name: Reference) -> str | None:
         """The id a reference means, by name only."""
         return self._names.get(stored_name(name))
+
+    def tags(self) -> list[tuple[Image, Reference]]:
+        """All tags, sorted by name."""
+        return [
+            (self._images[image_id], reference)
+            for name, image_id in sorted(self._names.items())
+            if image_id in self._images and not (reference := Reference.parse(name)).digest
+        ]
 
     def _by_prefix(self, prefix: str) -> str | None:
         if not is_hex(prefix):

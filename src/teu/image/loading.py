@@ -42,7 +42,7 @@ class Loader:
 
     async def _read(self, stream: AsyncIterator[bytes]) -> None:
         pipe = ToThread()
-        feeding = asyncio.create_task(_feed(stream, pipe), name="feed load")
+        feeding = asyncio.create_task(feed(stream, pipe), name="feed load")
         reading = asyncio.ensure_future(self._stock.in_thread(self._read_in_thread, pipe))
         try:
             await asyncio.shield(reading)
@@ -105,7 +105,8 @@ class Loader:
             await self._stock.in_thread(self._stock.layers.discard, layer)
 
 
-async def _feed(stream: AsyncIterator[bytes], pipe: ToThread) -> None:
+async def feed(stream: AsyncIterator[bytes], pipe: ToThread) -> None:
+    """Sends a stream to its end; whatever breaks it is the reader's error."""
     try:
         async for chunk in stream:
             await pipe.send(chunk)

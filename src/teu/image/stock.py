@@ -8,6 +8,7 @@ leaves layers that no image uses; `collect` removes them, as it does after a fai
 """
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,10 +24,13 @@ from teu.image.layers import LayerFiles, StagedLayer
 from teu.model.image import Image, ImageConfig, ImageRecord, chain_ids
 from teu.model.reference import Reference
 from teu.store.images import LayerRow
+from teu.tasks import TaskOwner
 from teu.tx import Transaction
 
 T = TypeVar("T")
 _THREADS = 8
+_REMOVAL_DELAY_S = 1.0
+_CLOSE_LIMIT_S = 30.0
 
 
 class Stock:
@@ -38,11 +42,17 @@ class Stock:
         self.layers = layers
         self._leases: Counter[str] = Counter()
         self._unsynced: set[str] = set()
+        self._tasks = TaskOwner()
+        self._closing = asyncio.Event()
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="image")
+
+    def start(self, work: Callable[..., T], *args: Any) -> "asyncio.Future[T]":
+        """Starts file work in one of the threads."""
+        return asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
 
     async def in_thread(self, work: Callable[..., T], *args: Any) -> T:
         """Runs file work. Cancel: the thread finishes alone; its effect may appear later."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
+        return await self.start(work, *args)
 
     async def in_thread_to_the_end(self, work: Callable[..., T], *args: Any) -> T:
         """Runs file work and waits for its end even when cancelled, so that nothing appears
@@ -54,8 +64,11 @@ class Stock:
             await finished(future)
             raise
 
-    def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+    async def close(self) -> None:
+        """Finishes removals and waits for the threads."""
+        self._closing.set()
+        await self._tasks.drain(_CLOSE_LIMIT_S)
+        await asyncio.to_thread(self._pool.shutdown, wait=True, cancel_futures=True)
 
     # --- leases -------------------------------------------------------------------------
 
@@ -154,9 +167,10 @@ class Stock:
 
     # --- collecting ---------------------------------------------------------------------
 
-    async def collect(self, used_layers: Iterable[str]) -> int:
+    def collect(self, used_layers: Iterable[str]) -> int:
         """Removes layers and blobs that no image, no lease and none of `used_layers` keeps; the
-        bytes freed. The rows go at once, the files in the background of the caller's wait.
+        bytes that frees. The rows go at once, the files a little later: only when the rows' going
+        is durable, so that a power failure cannot bring back an image without its layers.
 
         Nothing goes while a damaged record may still need it.
         """
@@ -165,10 +179,19 @@ class Stock:
         used = self.catalog.used_layers() | set(self._leases) | set(used_layers)
         gone = [row for chain_id, row in self.catalog.layers().items() if chain_id not in used]
         blobs = self.blobs.unused(self.catalog.used_blobs())
+        if not gone and not blobs:
+            return 0
         self.catalog.remove_layers([row.chain_id for row in gone])
         self._unsynced -= {row.chain_id for row in gone}
-        freed = await self.in_thread_to_the_end(self.blobs.remove, blobs)
-        for row in gone:
-            await self.in_thread_to_the_end(self.layers.remove, row.directory)
-            freed += row.size_bytes
+        freed = sum(row.size_bytes for row in gone) + sum(map(self.blobs.size_bytes, blobs))
+        self._tasks.spawn(self._remove_files(gone, blobs), "remove layers and blobs")
         return freed
+
+    async def _remove_files(self, layers: list[LayerRow], blobs: list[str]) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._closing.wait(), _REMOVAL_DELAY_S)
+        for row in layers:
+            await self.in_thread(self.layers.remove, row.directory)
+        # One of them may have been stored again meanwhile.
+        unwanted = set(self.blobs.unused(self.catalog.used_blobs())).intersection(blobs)
+        self.blobs.remove(unwanted)
