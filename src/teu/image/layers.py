@@ -85,7 +85,8 @@ class LayerFiles:
                 self._root / f"{number}.skeleton", self._root / f"{number}.orphans"
             )
             stack.callback(skeleton.close)
-            unpacker = stack.enter_context(Unpacker(tree, whiteouts=True, skeleton=skeleton))
+            unpacker = Unpacker(tree, whiteouts=True, skeleton=skeleton)
+            stack.callback(unpacker.close)
             result = unpacker.run(TarStream(hashed, skeleton.raw))
             skeleton.finish()
         return StagedLayer(number, hashed.digest, result.size_bytes, result.implied, compression)

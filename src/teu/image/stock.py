@@ -184,7 +184,7 @@ class Stock:
         self.catalog.remove_layers([row.chain_id for row in gone])
         self._unsynced -= {row.chain_id for row in gone}
         freed = sum(row.size_bytes for row in gone) + sum(map(self.blobs.size_bytes, blobs))
-        self._tasks.spawn(self._remove_files(gone, blobs), "remove layers and blobs")
+        _ = self._tasks.spawn(self._remove_files(gone, blobs), "remove layers and blobs")
         return freed
 
     async def _remove_files(self, layers: list[LayerRow], blobs: list[str]) -> None:

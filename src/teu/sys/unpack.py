@@ -121,12 +121,6 @@ class Unpacker:
         self._close_stale()
         os.close(self._root_fd)
 
-    def __enter__(self) -> "Unpacker":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     # --- one entry ----------------------------------------------------------------------
 
     def _entry(self, entry: Entry, stream: TarStream) -> None:
@@ -476,9 +470,8 @@ def _set_xattr(target: int | bytes, name: bytes, value: bytes) -> None:
     try:
         os.setxattr(target, name, value, follow_symlinks=isinstance(target, int))
     except OSError as error:
-        unsupported = error.errno == errno.ENOTSUP
         not_on_this_kind = error.errno == errno.EPERM and name.startswith(b"user.")
-        if not (unsupported or not_on_this_kind):
+        if error.errno != errno.ENOTSUP and not not_on_this_kind:
             raise
 
 
