@@ -10,6 +10,7 @@ import errno
 import os
 import secrets
 import stat
+from pathlib import Path
 
 from teu.errors import SystemFailure
 
@@ -50,6 +51,15 @@ def open_beneath(root_fd: int, path: bytes, flags: int, mode: int = 0) -> int:
         if number not in (errno.EAGAIN, errno.EINTR):  # EAGAIN: a rename raced with the walk
             raise OSError(number, os.strerror(number), os.fsdecode(path))
     raise OSError(errno.EAGAIN, "the path keeps changing", os.fsdecode(path))
+
+
+def open_in_root(root: Path, path: str, flags: int) -> int:
+    """`open_beneath` for a root given by its path. The caller closes the descriptor."""
+    root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return open_beneath(root_fd, os.fsencode(path), flags)
+    finally:
+        os.close(root_fd)
 
 
 def open_directory(root_fd: int, path: bytes) -> int:
