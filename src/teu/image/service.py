@@ -12,7 +12,7 @@ from typing import Any
 from teu.clock import now_ns
 from teu.content.blobs import BlobStore
 from teu.errors import EngineError, NotFound
-from teu.image import removal, views
+from teu.image import helloworld, removal, views
 from teu.image.catalog import Catalog
 from teu.image.download import Downloader, Registry
 from teu.image.filters import (
@@ -35,6 +35,7 @@ from teu.image.stock import Stock
 from teu.model.config import ContainerConfig
 from teu.model.image import Image
 from teu.model.reference import Reference
+from teu.model.registry import RegistryUnreachable
 from teu.store.db import Database
 from teu.store.images import ImageStore
 from teu.sys.bytepipe import FromThread
@@ -50,6 +51,7 @@ class ImageService:
         self, db: Database, data_root: Path, registry: Registry, users: ImageUsers
     ) -> None:
         self._users = users
+        self._registry = registry
         self._blobs = BlobStore(data_root / "content")
         self._layers = LayerFiles(data_root / "layers")
         self._catalog = Catalog(ImageStore(db), self._blobs, self._layers)
@@ -67,7 +69,8 @@ class ImageService:
         await self._stock.in_thread(self._blobs.clean)
 
     async def close(self) -> None:
-        """Waits for file work under way."""
+        """Waits for file work under way; closes connections to registries."""
+        await self._registry.close()
         await self._stock.close()
 
     # --- reading ------------------------------------------------------------------------
@@ -202,7 +205,14 @@ class ImageService:
         name = Reference.parse(reference).with_default_tag()
         parse_platform(platform)
         async with self._tidy():
-            return await self._puller.pull(name, platform=platform, auth=auth, progress=progress)
+            try:
+                return await self._puller.pull(
+                    name, platform=platform, auth=auth, progress=progress
+                )
+            except RegistryUnreachable as error:
+                if name != helloworld.NAME:
+                    raise
+                return await helloworld.built_in(self._stock, error, progress)
 
     async def load(
         self, stream: AsyncIterator[bytes], progress: Progress, platform: str = ""

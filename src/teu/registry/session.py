@@ -1,5 +1,6 @@
 """HTTP to one registry: sessions, TLS, authentication, retries, and errors in Docker's words."""
 
+import os
 import random
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -172,6 +173,11 @@ def translated(request: str) -> Iterator[None]:
 
 def _translation(request: str, error: BaseException) -> EngineError:
     match error:
+        case aiohttp.ClientHttpProxyError():
+            return RegistryUnreachable(
+                f"{request}: proxyconnect tcp: the proxy answered {error.status}: check "
+                "HTTPS_PROXY and NO_PROXY of the daemon"
+            )
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
             return _tls_error(request, error)
         case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
@@ -208,7 +214,8 @@ def _connect_error(request: str, error: BaseException) -> RegistryUnreachable:
             "host's DNS and network"
         )
     if isinstance(error, aiohttp.ClientConnectorError):
-        reason = (error.os_error.strerror or str(error.os_error)).lower()
+        number = error.os_error.errno
+        reason = os.strerror(number).lower() if number else str(error.os_error)
         return RegistryUnreachable(
             f"{request}: dial tcp {error.host}:{error.port}: connect: {reason}: is the "
             "registry running, and reachable from this host?"
