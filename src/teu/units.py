@@ -5,16 +5,17 @@ sizes. Durations: Go's syntax (`1h2m3.5s`, `300ms`). Source: docker/go-units `RA
 `HumanSize`; Go `time.ParseDuration`.
 """
 
-import re
-
-_SIZE = re.compile(r"(-?\d+(?:\.\d+)?)\s*([kmgtp]?)(i?b)?", re.IGNORECASE)
-_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+# `re` is imported where it is needed: tables show sizes, and must not pay 5 ms for it at start.
+_SIZE = r"(-?\d+(?:\.\d+)?)\s*([kmgtp]?)(i?b)?"
+_DURATION = r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)"
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
 
 
 def parse_size(text: str) -> int:
     """Bytes. Raises: ValueError with Docker's text."""
-    match = _SIZE.fullmatch(text.strip())
+    import re
+
+    match = re.fullmatch(_SIZE, text.strip(), re.IGNORECASE)
     if not match or (match[3] and match[3].lower() == "ib" and not match[2]):
         raise ValueError(f"invalid size: '{text}'")
     return int(float(match[1]) * 1024 ** " kmgtp".index(match[2].lower() or " "))
@@ -22,12 +23,14 @@ def parse_size(text: str) -> int:
 
 def parse_duration(text: str) -> float:
     """Seconds. Raises: ValueError with Go's text."""
+    import re
+
     body = text[1:] if text[:1] in ("-", "+") else text
     if body == "0":
         return 0.0
-    if not body or _DURATION.sub("", body):
+    if not body or re.sub(_DURATION, "", body):
         raise ValueError(f'time: invalid duration "{text}"')
-    total = sum(float(number) * _SECONDS[unit] for number, unit in _DURATION.findall(body))
+    total = sum(float(number) * _SECONDS[unit] for number, unit in re.findall(_DURATION, body))
     return -total if text[0] == "-" else total
 
 
