@@ -47,7 +47,7 @@ class _Total:
 
     __slots__ = ("active", "count", "kind", "reclaimable_bytes", "size_bytes", "with_percentage")
 
-    def __init__(  # noqa: PLR0913 - a row of a table
+    def __init__(
         self, kind: str, count: int, active: int, size_bytes: int, reclaimable_bytes: int,
         with_percentage: bool = True,
     ) -> None:  # fmt: skip
