@@ -10,6 +10,8 @@ from teu.cli.grammar import Command, Flag, HelpRequested, Parser, UsageError, ar
 from teu.cli.session import Failure, Session
 
 USAGE_STATUS = 125
+INTERRUPTED_STATUS = 130
+BROKEN_PIPE_STATUS = 141
 
 GLOBAL_FLAGS = (
     Flag("config", "", "string", "Directory of the client's configuration files"),
@@ -36,9 +38,12 @@ def main(argv: list[str]) -> int:
     except Failure as failure:
         return _fail(str(failure), failure.status)
     except BrokenPipeError:
-        return _broken_pipe()
+        from teu.cli.signals import die_of_broken_pipe
+
+        die_of_broken_pipe()
+        return BROKEN_PIPE_STATUS
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED_STATUS
 
 
 def _fail(message: str, status: int) -> int:
@@ -46,16 +51,10 @@ def _fail(message: str, status: int) -> int:
         sys.stdout.flush()
         if message:
             sys.stderr.write(message + "\n")
-        sys.stderr.flush()
+            sys.stderr.flush()
     except BrokenPipeError:
-        _broken_pipe()
+        pass  # nobody listens any more; the status still tells
     return status
-
-
-def _broken_pipe() -> int:
-    """Our reader is gone: nothing more can be said; the status is that of a SIGPIPE death."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return 141
 
 
 def _run(program: str, words: list[str]) -> int:

@@ -53,8 +53,9 @@ def _index(item: Any, *indices: Any) -> Any:
 def _map_item(item: dict[str, Any], index: Any) -> Any:
     if index is None:
         raise FunctionError("value is nil; should be of type string")
-    if not isinstance(index, str):
-        raise FunctionError(f"value has type {type_name(index)}; should be string")
+    key = item.key if isinstance(item, Map) else "string"
+    if not isinstance(index, str) or key != "string":
+        raise FunctionError(f"value has type {type_name(index)}; should be {key}")
     if index in item:
         return item[index]
     return zero_of(item.element) if isinstance(item, Map) else None

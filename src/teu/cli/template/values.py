@@ -304,13 +304,19 @@ class Book:
             return value
         if kind.startswith("float"):
             return float(raw or 0)
-        if kind.startswith(("int", "uint")):
-            return raw if isinstance(raw, int) else int(raw or 0)
+        if kind in _INTEGERS:
+            return _INTEGERS[kind](raw or 0)
         if kind == "time.Time":
             return Time(raw or "")
         if kind == "time.Duration":
             return Duration(raw or 0)
         return Struct(self.shape(kind), raw if isinstance(raw, dict) else {})
+
+
+_INTEGERS: dict[str, type[int]] = {
+    name: type(name, (int,), {"__slots__": ()})
+    for name in ("int64", "int32", "uint", "uint8", "uint16", "uint32", "uint64")
+} | {"int": int}
 
 
 def plain_any(raw: Any) -> Any:
