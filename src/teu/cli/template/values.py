@@ -284,8 +284,8 @@ class Book:
             return plain_any(raw)
         if kind.startswith("[]"):
             element = kind[2:]
-            items = raw if isinstance(raw, list) else ()
-            return Slice([self.convert(element, item) for item in items], element, raw is None)
+            found = raw if isinstance(raw, list) else []
+            return Slice([self.convert(element, item) for item in found], element, raw is None)
         if kind.startswith("map["):
             key, _, element = kind[4:].partition("]")
             items = raw if isinstance(raw, dict) else {}
@@ -332,7 +332,7 @@ def plain_any(raw: Any) -> Any:
     return raw
 
 
-def type_name(value: Any) -> str:  # noqa: PLR0911 - one line per kind of value
+def type_name(value: Any) -> str:
     """Go's name of the value's type."""
     if value is None or value is NO_VALUE:
         return ANY
