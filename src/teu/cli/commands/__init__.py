@@ -83,6 +83,7 @@ TABLE: tuple[Row, ...] = (
     ("search", "", (), "search", "Search a registry for images"),
     ("version", "", (), "version", "Show the versions of client and daemon"),
     ("completion", "", (), "completion", "Print the shell completion script"),
+    ("__complete", "", (), "completion", ""),
 )
 
 GROUPS: tuple[tuple[str, str], ...] = (
