@@ -91,9 +91,13 @@ class Client:
 
     def objects(self, response: Response) -> Iterator[Any]:
         """The JSON objects of a body, one a line, as they arrive. Raises: Failure."""
+        for line in self.lines(response):
+            yield self._parse(line)
+
+    def lines(self, response: Response) -> Iterator[bytes]:
+        """The lines of a body, as they arrive. Raises: Failure."""
         try:
-            for line in response.lines():
-                yield self._parse(line)
+            yield from response.lines()
         except (OSError, ProtocolError) as error:
             raise self._broken(error) from error
 

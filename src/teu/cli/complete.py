@@ -80,7 +80,8 @@ def _fits(word: str, current: str) -> bool:
 
 def split_words(line: str) -> list[str]:
     """The words of an unfinished command line; the last one is "" after a space."""
-    words, word, mark, escaped = [], "", "", False
+    words: list[str] = []
+    word, mark, escaped = "", "", False
     for char in line:
         if escaped:
             word, escaped = word + char, False
@@ -106,12 +107,16 @@ def _all(session: Session, words: list[str], current: str) -> Candidates:
     if rest[0] == "help":
         return _commands(" ".join(rest[1:]))
     row, typed, after = find(rest)
-    if row is None:
-        return _commands(typed) if typed and not after else []
-    command = load(row)
-    if command is None:
-        return []
-    arguments, pending = _skip_flags(after, command.flags, first_only=not command.interspersed)
+    command = load(row) if row else None
+    if row is None or command is None:
+        return _commands(typed) if typed and not after and row is None else []
+    return _after_command(session, row[0], command, after, current)
+
+
+def _after_command(
+    session: Session, path: str, command: Command, words: list[str], current: str
+) -> Candidates:
+    arguments, pending = _skip_flags(words, command.flags, first_only=not command.interspersed)
     if pending is not None:
         return _flag_value(session, pending)
     flags_are_over = not command.interspersed and bool(arguments)
@@ -120,7 +125,7 @@ def _all(session: Session, words: list[str], current: str) -> Candidates:
         if equals:
             return _after_equals(session, command, name)
         return _flag_names(command.flags)
-    return _argument(session, row[0], command, arguments)
+    return _argument(session, path, command, arguments)
 
 
 def _skip_flags(

@@ -9,6 +9,8 @@ import re
 import time
 from datetime import datetime, timedelta, timezone
 
+from teu.cli.grammar import Options
+from teu.cli.session import Failure
 from teu.cli.values import duration
 
 _TIME = re.compile(
@@ -16,6 +18,17 @@ _TIME = re.compile(
     r"(Z|[+-]\d\d:?\d\d)?"
 )
 _SECONDS = re.compile(r"\d+(\.\d+)?")
+
+
+def from_option(options: Options, name: str) -> str | None:
+    """The instant that the flag `name` gives, None when it is not used. Raises: Failure."""
+    text = options.text(name)
+    if not text:
+        return None
+    try:
+        return api_instant(text)
+    except ValueError as error:
+        raise Failure(f'invalid value for "{name}": {error}') from error
 
 
 def api_instant(text: str) -> str:

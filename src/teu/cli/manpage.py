@@ -44,10 +44,8 @@ def program_page(rows: list[Row]) -> str:
 
 
 def _head(name: str, summary: str) -> str:
-    return (
-        f'.TH "{name.upper()}" "1" "" "teu {__version__}" "teu"\n.SH NAME\n{_roff(name)} \\- '
-        + (_roff(summary))
-    )
+    title = f'.TH "{name.upper()}" "1" "" "teu {__version__}" "teu"'
+    return f"{title}\n.SH NAME\n{_roff(name)} \\- {_roff(summary)}"
 
 
 def _flag(flag: Flag) -> str:

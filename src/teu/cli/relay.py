@@ -7,12 +7,13 @@ import select
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from teu.cli.http1 import Socket
+    import _socket
 
 _CHUNK = 1 << 16
+_SHUT_WR = 1
 
 
-def relay_stdio(sock: Socket) -> None:
+def relay_stdio(sock: _socket.socket) -> None:
     """Returns when the daemon has closed its side; the end of stdin is passed on to it."""
     poll = select.poll()
     poll.register(sock.fileno(), select.POLLIN)
@@ -25,17 +26,10 @@ def relay_stdio(sock: Socket) -> None:
                     sock.sendall(data)
                 else:
                     poll.unregister(0)
-                    _close_writing(sock)
+                    sock.shutdown(_SHUT_WR)
                 continue
             data = sock.recv(_CHUNK)
             if not data:
                 return
             while data:
                 data = data[os.write(1, data) :]
-
-
-def _close_writing(sock: Socket) -> None:
-    """Half a close; a TLS socket cannot do that, and is closed by its peer in the end."""
-    shutdown = getattr(sock, "shutdown", None)
-    if shutdown is not None and not hasattr(sock, "context"):
-        shutdown(1)

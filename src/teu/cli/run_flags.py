@@ -49,7 +49,7 @@ CREATE_FLAGS = (
     Flag("health-cmd", "", "string", "Command that checks the container's health"),
     Flag("health-interval", "", "duration", "Time between checks (ms|s|m|h)", default=0),
     Flag("health-retries", "", "int", "Failures in a row that mean unhealthy", default=0),
-    Flag("health-start-interval", "", "duration", "Interval while starting", default=0, since="1.44"),
+    Flag("health-start-interval", "", "duration", "Interval at start", default=0, since="1.44"),
     Flag("health-start-period", "", "duration", "Time in which failures do not count", default=0),
     Flag("health-timeout", "", "duration", "Time limit of one check (ms|s|m|h)", default=0),
     Flag("hostname", "h", "string", "Host name inside"),

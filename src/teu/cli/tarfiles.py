@@ -221,9 +221,7 @@ class Unpacker:
         parts = self._parts(entry.linkname)
         source = self._open_folder(root, parts[:-1])
         try:
-            os.link(
-                parts[-1], name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False
-            )
+            os.link(parts[-1], name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
         finally:
             os.close(source)
 

@@ -85,7 +85,8 @@ def update(session: Session, options: Options, names: list[str]) -> int:
         if options.changed(flag)
     }
     body["RestartPolicy"] = _restart(options)
-    problems, warnings = [], []
+    problems: list[str] = []
+    warnings: list[str] = []
     for name in names:
         try:
             answer = session.client.post(f"/containers/{escape(name)}/update", body=body)

@@ -54,13 +54,7 @@ def _ask(session: Session, options: Options, server: str) -> tuple[str, str]:
         return user, password
     if not os.isatty(0):
         raise Failure("Error: Cannot perform an interactive login from a non TTY device")
-    if not user:
-        known = find_login(session.config, server).get("username", "")
-        session.out(f"Username ({known}): " if known else "Username: ")
-        sys.stdout.flush()
-        user = sys.stdin.readline().strip() or known
-        if not user:
-            raise Failure("Error: Non-null Username Required")
+    user = user or _ask_user(session, server)
     if not password:
         import getpass
 
@@ -68,6 +62,16 @@ def _ask(session: Session, options: Options, server: str) -> tuple[str, str]:
         if not password:
             raise Failure("Error: Password Required")
     return user, password
+
+
+def _ask_user(session: Session, server: str) -> str:
+    known = find_login(session.config, server).get("username", "")
+    session.out(f"Username ({known}): " if known else "Username: ")
+    sys.stdout.flush()
+    user = sys.stdin.readline().strip() or known
+    if not user:
+        raise Failure("Error: Non-null Username Required")
+    return user
 
 
 def logout(session: Session, _options: Options, words: list[str]) -> int:

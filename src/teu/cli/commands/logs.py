@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from teu.cli.commands.lifecycle import escape
+from teu.cli.frames import Demultiplexer, write_all
 from teu.cli.grammar import Command, Flag, Options
-from teu.cli.session import Failure, Session
+from teu.cli.session import Session
+
+MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
+RAW = "application/vnd.docker.raw-stream"
 
 
 def logs(session: Session, options: Options, names: list[str]) -> int:
     """Prints what the container has written; with --follow also what it writes from now on."""
-    from teu.cli.frames import Demultiplexer, write_all
-
-    client = session.client
-    path = f"/containers/{escape(names[0])}"
-    tty = client.get(f"{path}/json")["Config"]["Tty"]
     query: dict[str, str | int | bool | list[str] | None] = {
         "stdout": True,
         "stderr": True,
@@ -21,24 +20,34 @@ def logs(session: Session, options: Options, names: list[str]) -> int:
         "follow": options.flag("follow"),
         "timestamps": options.flag("timestamps"),
         "tail": options.text("tail"),
-        "since": _instant("since", options.text("since")),
-        "until": _instant("until", options.text("until")),
     }
+    for name in ("since", "until"):
+        if options.changed(name):
+            from teu.cli.instants import from_option
+
+            query[name] = from_option(options, name)
+    client = session.client
+    path = f"/containers/{escape(names[0])}"
     response = client.request("GET", f"{path}/logs", query)
-    feed = (lambda data: write_all(1, data)) if tty else Demultiplexer(write_all).feed
-    client.copy(response, feed)
+    raw = _is_raw(session, path, response.headers.get("content-type", ""))
+    client.copy(response, _write_raw if raw else Demultiplexer(write_all).feed)
     return 0
 
 
-def _instant(name: str, text: str) -> str | None:
-    if not text:
-        return None
-    from teu.cli.instants import api_instant
+def _is_raw(session: Session, path: str, content_type: str) -> bool:
+    """True when the container has a terminal: then the log has no frames.
 
-    try:
-        return api_instant(text)
-    except ValueError as error:
-        raise Failure(f'invalid value for "{name}": {error}') from error
+    Daemons tell it by the content type since API 1.42; older ones have to be asked.
+    """
+    if content_type == MULTIPLEXED:
+        return False
+    if content_type == RAW:
+        return True
+    return bool(session.client.get(f"{path}/json")["Config"]["Tty"])
+
+
+def _write_raw(data: bytes) -> None:
+    write_all(1, data)
 
 
 COMMANDS = {
@@ -49,12 +58,10 @@ COMMANDS = {
         flags=(
             Flag("details", "", "bool", "Show the extra attributes of each line"),
             Flag("follow", "f", "bool", "Go on with what is written from now on"),
-            Flag(
-                "since", "", "string", "Begin here: a time (2013-01-02T13:23:37Z) or an age (42m)"
-            ),
+            Flag("since", "", "string", "Begin at this time (2013-01-02T13:23:37Z) or age (42m)"),
             Flag("tail", "n", "string", "Number of lines from the end", default="all"),
             Flag("timestamps", "t", "bool", "Show the time of each line"),
-            Flag("until", "", "string", "End here: a time (2013-01-02T13:23:37Z) or an age (42m)"),
+            Flag("until", "", "string", "End at this time (2013-01-02T13:23:37Z) or age (42m)"),
         ),
     ),
 }

@@ -3,6 +3,17 @@
 from __future__ import annotations
 
 SHAPES = {
+    "events.Message": """
+        Status=status string?
+        ID=id string?
+        From=from string?
+        Type string
+        Action string
+        Actor events.Actor
+        Scope=scope string?
+        Time=time int64?
+        TimeNano=timeNano int64?""",
+    "events.Actor": "ID string\nAttributes map[string]string",
     "system.versionInfo": "Client system.clientVersion\nServer *types.Version",
     "system.clientVersion": """
         Platform *system.platformInfo?
