@@ -284,8 +284,8 @@ class Book:
             return plain_any(raw)
         if kind.startswith("[]"):
             element = kind[2:]
-            items = raw if isinstance(raw, list) else ()
-            return Slice([self.convert(element, item) for item in items], element, raw is None)
+            found = raw if isinstance(raw, list) else []
+            return Slice([self.convert(element, item) for item in found], element, raw is None)
         if kind.startswith("map["):
             key, _, element = kind[4:].partition("]")
             items = raw if isinstance(raw, dict) else {}
