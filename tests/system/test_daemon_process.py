@@ -148,6 +148,7 @@ class TestLife:
         [file] = (daemon.root / "exec").glob("stacks-*.log")
         assert "thread MainThread:" in file.read_text()
         assert "in _forever" in file.read_text()
+        stream.close()
         assert daemon.ping() == "OK"
 
     def test_long_headers_are_taken(self, daemon: Daemon) -> None:
