@@ -25,14 +25,14 @@ class FakeEngine:
 
     def __init__(self, config: DaemonConfig) -> None:
         self.config = config
-        self.routes = {
+        self._routes = {
             "/_ping": self._ping,
             "/config": self._show_config,
             "/forever": self._forever,
         }
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        return await self.routes[request.path](request)
+        return await self._routes[request.path](request)
 
     async def start(self) -> None:
         log.info("engine starts")

@@ -36,7 +36,7 @@ def main() -> int:
 
 
 def _make_engine(config: DaemonConfig) -> Engine:
-    from teu.daemon.app import Daemon  # here, so that --version does not load the engine
+    from teu.daemon.app import Daemon
 
     return Daemon(config)
 

@@ -25,28 +25,32 @@ log = logging.getLogger(__name__)
 class HttpServer:
     """Owns the listeners once started."""
 
-    def __init__(self, handle: Handler, listeners: list[Listener]) -> None:
-        """Needs a running loop. `handle` answers one request; it is cancelled with its client."""
-        self._protocol = web.Server(
-            handle,
-            access_log=None,
+    def __init__(self, handler: Handler, listeners: list[Listener]) -> None:
+        protocols = web.Server(
+            handler,
             handler_cancellation=True,
+            access_log=None,
             keepalive_timeout=KEEPALIVE_S,
             max_line_size=LINE_LIMIT_BYTES,
             max_field_size=HEADER_LIMIT_BYTES,
+        )
+        self._runner = web.ServerRunner(
+            protocols, handle_signals=False, shutdown_timeout=ANSWER_LIMIT_S
         )
         self._listeners = listeners
         self._servers: list[asyncio.Server] = []
 
     async def start(self) -> None:
         """Accepts from now on. The sockets were bound before; clients may already wait."""
+        await self._runner.setup()
         for listener in self._listeners:
             self._servers.append(await self._serve(listener))
             log.info("API listen on %s", listener.host)
 
     async def _serve(self, listener: Listener) -> asyncio.Server:
         loop = asyncio.get_running_loop()
-        protocol = self._protocol
+        protocol = self._runner.server
+        assert protocol is not None  # after setup()
         limit = HANDSHAKE_LIMIT_S if listener.tls else None
         if listener.host.scheme == "unix":
             return await loop.create_unix_server(protocol, sock=listener.socket, backlog=BACKLOG)
@@ -70,5 +74,4 @@ class HttpServer:
     async def close(self) -> None:
         """Ends all connections: `ANSWER_LIMIT_S` for answers under way, then they are cut."""
         self.stop_accepting()
-        self._protocol.pre_shutdown()
-        await self._protocol.shutdown(ANSWER_LIMIT_S)
+        await self._runner.cleanup()

@@ -30,10 +30,11 @@ log = logging.getLogger(__name__)
 
 
 class Engine(Protocol):
-    """What `daemon/app.py` provides: everything behind the sockets."""
+    """What `daemon/app.py` provides: everything behind the HTTP server."""
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answers one request; only called after `start`."""
+        ...
 
     async def start(self) -> None:
         """Recovers state and is ready to serve. Raises: EngineError."""
