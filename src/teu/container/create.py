@@ -9,10 +9,11 @@ from msgspec.structs import replace
 from teu import clock, ids
 from teu.container import state
 from teu.container.container import Container
-from teu.container.lifecycle import parse_signal
+from teu.container.logconfig import check_log
 from teu.container.mounts import MountResolver
 from teu.container.rootfs import RootFilesystems
 from teu.container.services import Services
+from teu.container.signals import parse_signal
 from teu.errors import InvalidParameter
 from teu.model.config import (
     ContainerConfig,
@@ -27,14 +28,6 @@ from teu.tx import Transaction
 
 _PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?")
 _RESTART = ("", "no", "always", "on-failure", "unless-stopped")
-_LOG_OPTIONS = {
-    "json-file": {
-        "max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag",
-        "mode", "max-buffer-size",
-    },
-    "local": {"max-size", "max-file", "compress", "mode", "max-buffer-size"},
-    "none": set[str](),
-}  # fmt: skip
 
 
 class CreateRequest(Struct, kw_only=True):
@@ -254,38 +247,6 @@ def check_restart(host: HostConfig) -> None:
         raise InvalidParameter("invalid restart policy: maximum retry count cannot be negative")
     if host.auto_remove and policy.name not in ("", "no"):
         raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
-
-
-def check_log(log: LogConfig) -> None:
-    """Raises: InvalidParameter."""
-    known = _LOG_OPTIONS.get(log.type)
-    if known is None:
-        raise InvalidParameter(
-            f"logger: no log driver named '{log.type}' is registered; this engine has "
-            f"{', '.join(sorted(_LOG_OPTIONS))}"
-        )
-    for option in log.config or {}:
-        if option not in known:
-            raise InvalidParameter(f"unknown log opt '{option}' for {log.type} log driver")
-    log_limits(log)
-
-
-def log_limits(log: LogConfig) -> tuple[int, int, bool]:
-    """(bytes per file, files, compress); rotated by default. Raises: InvalidParameter."""
-    from teu.units import parse_size
-
-    options = log.config or {}
-    try:
-        size = parse_size(options.get("max-size", "20m"))
-        files = int(options.get("max-file", "5"))
-    except ValueError as error:
-        raise InvalidParameter(f"log options: {error}") from error
-    if size == 0 or files < 1:
-        raise InvalidParameter("max-size must be positive and max-file at least 1")
-    compress = options.get("compress", "true" if log.type == "local" else "false")
-    if compress not in ("true", "false"):
-        raise InvalidParameter(f"log option compress: {compress!r} is neither true nor false")
-    return size, files, compress == "true"
 
 
 def check_network(host: HostConfig, networking: NetworkingConfig) -> list[str]:

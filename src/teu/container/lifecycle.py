@@ -16,11 +16,11 @@ from teu.container.mounts import make_sources
 from teu.container.removal import RemovalInProgress, Remover
 from teu.container.services import Services
 from teu.container.setup import Setup
+from teu.container.signals import parse_signal
 from teu.errors import (
     Conflict,
     DeadlineExceeded,
     EngineError,
-    InvalidParameter,
     NotModified,
 )
 from teu.model.container import Status
@@ -31,22 +31,6 @@ from teu.tx import Transaction
 
 KILL_LIMIT_S = 30.0  # from SIGKILL to the recorded exit
 log = logging.getLogger(__name__)
-
-
-def parse_signal(text: str) -> int:
-    """`9`, `KILL`, `SIGKILL`, `RTMIN+3`. Raises: InvalidParameter."""
-    name = text.strip().upper().removeprefix("SIG")
-    if name.isdigit() and 0 < int(name) < signal.NSIG:
-        return int(name)
-    if name.startswith(("RTMIN+", "RTMAX-")):
-        base, offset = name[:5], name[5:]
-        number = int(signal.Signals[f"SIG{base}"]) + (int(offset) if offset[1:].isdigit() else 99)
-        if signal.SIGRTMIN <= number <= signal.SIGRTMAX:
-            return number
-    try:
-        return int(signal.Signals[f"SIG{name}"])
-    except KeyError:
-        raise InvalidParameter(f"Invalid signal: {text}") from None
 
 
 class Lifecycle:
@@ -128,10 +112,8 @@ class Lifecycle:
         record.pid = 0
         self._services.containers.save(container)
         self._setup.close_clients(container)
-        outcome = Outcome(record.exit_code, record.error)
         if record.host.auto_remove:
             self._remover.remove_exited(container)
-        container.tell_exit(outcome)
 
     @staticmethod
     def _cancel_restart(container: Container) -> None:

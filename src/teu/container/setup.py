@@ -5,8 +5,8 @@ from pathlib import Path
 
 from teu.container.container import Container
 from teu.container.containers import NoSuchContainer
-from teu.container.create import log_limits
 from teu.container.etcfiles import EtcFiles
+from teu.container.logconfig import log_attributes, log_limits
 from teu.container.rootfs import RootFilesystems
 from teu.container.services import Services
 from teu.errors import Conflict, InvalidParameter
@@ -176,18 +176,3 @@ class Setup:
                 attrs=log_attributes(record),
             ),
         )
-
-
-def log_attributes(record: ContainerRecord) -> dict[str, str]:
-    """What `labels`, `env` and `tag` add to each log line."""
-    options = record.host.log_config.config or {}
-    attributes: dict[str, str] = {}
-    labels = record.config.labels or {}
-    for key in filter(None, options.get("labels", "").split(",")):
-        if key in labels:
-            attributes[key] = labels[key]
-    env = dict(e.partition("=")[::2] for e in record.config.env or [])
-    for key in filter(None, options.get("env", "").split(",")):
-        if key in env:
-            attributes[key] = env[key]
-    return attributes
