@@ -96,7 +96,7 @@ class Remover:
         services = self._services
         record = container.record
         steps = (
-            services.runtime.delete(record.id, record.host.runtime, services.paths.run(record.id)),
+            services.runtime.delete(record),
             services.networks.release(record.id, record.sandbox),
             self._unmount(record.id),
         )

@@ -36,9 +36,9 @@ def main() -> int:
 
 
 def _make_engine(config: DaemonConfig) -> Engine:
-    from teu.daemon.app import Engine as RealEngine
+    from teu.daemon.app import Daemon
 
-    return RealEngine(config)
+    return Daemon(config)
 
 
 def run(

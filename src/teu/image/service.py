@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 from teu.content.blobs import BlobStore
-from teu.image.catalog import Catalog
+from teu.errors import EngineError
+from teu.image.catalog import Catalog, NoSuchImage
 from teu.image.layers import LayerFiles
 from teu.image.loading import Loader
 from teu.image.progress import Progress
@@ -67,6 +68,28 @@ class ImageService:
     def get(self, image_id: str) -> Image:
         """By full id. Raises: NoSuchImage."""
         return self._catalog.get(image_id)
+
+    def find(self, image_id: str) -> Image | None:
+        """By full id; None when there is none."""
+        try:
+            return self._catalog.get(image_id)
+        except NoSuchImage:
+            return None
+
+    def is_name_of(self, ref: str, image_id: str) -> bool:
+        """Whether what a user typed still means that image."""
+        try:
+            return self._catalog.resolve(ref).id == image_id
+        except EngineError:
+            return False
+
+    def descends(self, image_id: str, ancestor: str) -> bool:
+        """Whether an image is `ancestor` (as a user names it) or was made on top of it."""
+        image, base = self.find(image_id), self._catalog.resolve(ancestor)
+        layers = base.chain_ids
+        return image is not None and (
+            image.id == base.id or bool(layers) and image.chain_ids[: len(layers)] == layers
+        )
 
     def layer_directories(self, chain_ids: list[str]) -> list[Path]:
         """For an overlay's `lowerdir`: top first. Raises: DataLoss when one is missing."""

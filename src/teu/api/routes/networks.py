@@ -99,9 +99,7 @@ class NetworkRoutes:
 
     async def _prune(self, filters: Filters) -> list[str]:
         removed: list[str] = []
-        mentioned = {
-            name for c in self._engine.services.containers for name in c.record.networks
-        }
+        mentioned = {name for c in self._engine.services.containers for name in c.record.networks}
         for network in self._networks.all():
             if network.name in PREDEFINED or network.name in mentioned:
                 continue
@@ -131,9 +129,7 @@ class NetworkRoutes:
         network = self._networks.get(call.params["id"])
         body = await call.body(DisconnectBody)
         container = self._engine.services.containers.get(body.container)
-        await self._tasks.shielded(
-            self._engine.plugs.disconnect(container, network), "disconnect"
-        )
+        await self._tasks.shielded(self._engine.plugs.disconnect(container, network), "disconnect")
         return web.Response(status=status.OK)
 
     def _tell(self, action: str, network: NetworkRecord) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from teu.cli.quoting import quote
 from teu.cli.template import nodes
 from teu.cli.template.functions import FunctionError
 from teu.cli.template.parser import TemplateError
 from teu.cli.template.printing import render, text_of
-from teu.cli.quoting import quote
 from teu.cli.template.values import (
     ANY,
     NO_VALUE,
@@ -260,7 +260,7 @@ class Evaluator:
             inside, value = _holds_any(value), inner
         return self._field(value, names[-1], node, dot, rest, final, inside)
 
-    def _field(  # noqa: PLR0913 - the state of one step of a path
+    def _field(
         self,
         value: Any,
         name: str,

@@ -5,6 +5,7 @@ Source: Go's fmt documentation; compared with Docker 28.2.
 
 from __future__ import annotations
 
+from teu.cli.quoting import code_point, quote
 from teu.cli.template.printing import (
     collection,
     decimal_digits,
@@ -13,7 +14,6 @@ from teu.cli.template.printing import (
     plain_form,
     render,
 )
-from teu.cli.quoting import code_point, quote
 from teu.cli.template.values import NO_VALUE, NilPointer, Struct, type_name
 
 TYPE_CHECKING = False

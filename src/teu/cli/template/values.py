@@ -326,7 +326,7 @@ def plain_any(raw: Any) -> Any:
     return raw
 
 
-def type_name(value: Any) -> str:  # noqa: PLR0911 - one line per kind of value
+def type_name(value: Any) -> str:
     """Go's name of the value's type."""
     if value is None or value is NO_VALUE:
         return ANY
