@@ -112,10 +112,8 @@ class Lifecycle:
         record.pid = 0
         self._services.containers.save(container)
         self._setup.close_clients(container)
-        outcome = Outcome(record.exit_code, record.error)
         if record.host.auto_remove:
             self._remover.remove_exited(container)
-        container.tell_exit(outcome)
 
     @staticmethod
     def _cancel_restart(container: Container) -> None:
