@@ -63,7 +63,7 @@ def receive(client: socket.socket, expected: bytes) -> None:
     assert got == expected
 
 
-@pytest.fixture()
+@pytest.fixture
 def rotated(tmp_path: Path) -> Path:
     """Lines 0 to 29 over three files, the oldest compressed."""
     path = tmp_path / "log"
