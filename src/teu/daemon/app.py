@@ -89,6 +89,7 @@ class Daemon:
         self._engine, recovery = self._build_engine(services, events)
         self._api = ApiServer(_routes(self._engine))
         await recovery.run()
+        services.images.collect()  # layers that neither an image nor a container needs
         await recovery.start_wanted()
 
     async def stop(self) -> None:
