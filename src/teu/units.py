@@ -5,16 +5,17 @@ sizes. Durations: Go's syntax (`1h2m3.5s`, `300ms`). Source: docker/go-units `RA
 `HumanSize`; Go `time.ParseDuration`.
 """
 
-import re
-
-_SIZE = re.compile(r"(-?\d+(?:\.\d+)?)\s*([kmgtp]?)(i?b)?", re.IGNORECASE)
-_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+# `re` is imported where it is needed: tables show sizes, and must not pay 5 ms for it at start.
+_SIZE = r"(-?\d+(?:\.\d+)?)\s*([kmgtp]?)(i?b)?"
+_DURATION = r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)"
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
 
 
 def parse_size(text: str) -> int:
     """Bytes. Raises: ValueError with Docker's text."""
-    match = _SIZE.fullmatch(text.strip())
+    import re
+
+    match = re.fullmatch(_SIZE, text.strip(), re.IGNORECASE)
     if not match or (match[3] and match[3].lower() == "ib" and not match[2]):
         raise ValueError(f"invalid size: '{text}'")
     return int(float(match[1]) * 1024 ** " kmgtp".index(match[2].lower() or " "))
@@ -22,12 +23,14 @@ def parse_size(text: str) -> int:
 
 def parse_duration(text: str) -> float:
     """Seconds. Raises: ValueError with Go's text."""
+    import re
+
     body = text[1:] if text[:1] in ("-", "+") else text
     if body == "0":
         return 0.0
-    if not body or _DURATION.sub("", body):
+    if not body or re.sub(_DURATION, "", body):
         raise ValueError(f'time: invalid duration "{text}"')
-    total = sum(float(number) * _SECONDS[unit] for number, unit in _DURATION.findall(body))
+    total = sum(float(number) * _SECONDS[unit] for number, unit in re.findall(_DURATION, body))
     return -total if text[0] == "-" else total
 
 
@@ -47,3 +50,21 @@ def _scaled(value: float, base: float, names: tuple[str, ...], digits: int) -> s
         value /= base
         index += 1
     return f"{value:.{digits}g}{names[index]}"
+
+
+def human_duration(seconds: float) -> str:
+    """`About a minute`, `3 hours`, as Docker's tables. Source: go-units `HumanDuration`."""
+    whole = int(seconds)
+    minutes, hours = whole // 60, round(whole / 3600)
+    if whole < 1:
+        return "Less than a second"
+    if whole < 60:
+        return "1 second" if whole == 1 else f"{whole} seconds"
+    if minutes < 60:
+        return "About a minute" if minutes == 1 else f"{minutes} minutes"
+    if hours < 48:
+        return "About an hour" if hours == 1 else f"{hours} hours"
+    for limit, size, name in ((336, 24, "days"), (1440, 168, "weeks"), (17520, 720, "months")):
+        if hours < limit:
+            return f"{hours // size} {name}"
+    return f"{hours // 8760} years"

@@ -80,14 +80,13 @@ class Client(Struct):
 
 
 class LaunchSpec(Struct):
-    """`directory` exists and is private: exec-root/containers/ID. `console_size`: rows, columns."""
+    """`directory` exists and is private: exec-root/containers/ID. `runtime`: program and global
+    options. `console_size`: rows, columns."""
 
     id: str
     directory: Path
     bundle: Path
-    runtime: str
-    runtime_root: Path
-    runtime_args: list[str]
+    runtime: list[str]
     tty: bool
     open_stdin: bool
     stdin_once: bool
@@ -101,8 +100,6 @@ class LaunchSpec(Struct):
             "directory": str(self.directory),
             "bundle": str(self.bundle),
             "runtime": self.runtime,
-            "runtime_root": str(self.runtime_root),
-            "runtime_args": self.runtime_args,
             "tty": self.tty,
             "open_stdin": self.open_stdin,
             "stdin_once": self.stdin_once,

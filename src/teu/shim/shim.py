@@ -122,7 +122,7 @@ class Shim:
             raise StartError("invalid", "this shim has a container already")
         self._spec = spec = message
         self._status = "starting"
-        self._runtime = [spec["runtime"], "--root", spec["runtime_root"], *spec["runtime_args"]]
+        self._runtime = spec["runtime"]
         self._waiting_for_state.append((connection, message["id"]))
         try:
             self._prepare(spec)

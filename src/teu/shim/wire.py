@@ -8,8 +8,8 @@ Daemon to zygote (a socketpair, inherited; no answers):
     {"role": "logs", …reader.Request} + [client, …]   fork a log reader
 
 Daemon to shim (that connection, or any number of later ones to DIRECTORY/shim.sock):
-    {"op": "launch", "id": N, "container": ID, "directory", "bundle", "runtime", "runtime_root",
-     "runtime_args": […], "tty", "open_stdin", "stdin_once": bool, "size": [H, W] | null,
+    {"op": "launch", "id": N, "container": ID, "directory", "bundle", "runtime": […],
+     "tty", "open_stdin", "stdin_once": bool, "size": [H, W] | null,
      "log": {"driver", "path", "max_size", "max_file", "compress", "attrs": {}}, "timeout_s",
      "clients": [CLIENT…]} + [one fd per client]
     {"op": "exec", "id": N, "exec": EXEC, "process": PATH, "tty", "stdin", "size": [H, W] | null,

@@ -1,0 +1,132 @@
+"""The table of commands: what exists, and which module holds it.
+
+A row is `(path, short form, aliases, module, summary)`. The module is imported only when its
+command is used; its `COMMANDS` maps the row's path to a `grammar.Command`. An empty module name
+is a command of Docker's that teu does not have yet: refused by name.
+"""
+
+from __future__ import annotations
+
+Row = tuple[str, str, tuple[str, ...], str, str]
+
+# fmt: off
+TABLE: tuple[Row, ...] = (
+    ("container attach", "attach", (), "attach", "Connect your terminal to a running container"),
+    ("container commit", "commit", (), "changes", "Make an image from a container's changes"),
+    ("container cp", "cp", (), "cp", "Copy files between a container and this machine"),
+    ("container create", "create", (), "run", "Make a container without starting it"),
+    ("container diff", "diff", (), "changes", "List what changed in a container's file system"),
+    ("container exec", "exec", (), "exec", "Run a command in a running container"),
+    ("container export", "export", (), "changes", "Write a container's file system as a tar"),
+    ("container inspect", "", (), "inspect", "Show everything known about containers"),
+    ("container kill", "kill", (), "lifecycle", "Send a signal (default KILL) to containers"),
+    ("container logs", "logs", (), "logs", "Print a container's logs"),
+    ("container ls", "ps", ("container list", "container ps"), "ps", "List containers"),
+    ("container pause", "pause", (), "lifecycle", "Freeze all processes of containers"),
+    ("container port", "port", (), "port", "List a container's published ports"),
+    ("container prune", "", (), "prune", "Remove all stopped containers"),
+    ("container rename", "rename", (), "lifecycle", "Give a container another name"),
+    ("container restart", "restart", (), "lifecycle", "Stop and start containers"),
+    ("container rm", "rm", ("container remove",), "lifecycle", "Remove containers"),
+    ("container run", "run", (), "run", "Make a container from an image and start it"),
+    ("container start", "start", (), "start", "Start stopped containers"),
+    ("container stats", "stats", (), "stats", "Show live resource usage of containers"),
+    ("container stop", "stop", (), "lifecycle", "Stop containers: signal, then KILL after a time"),
+    ("container top", "top", (), "top", "List the processes of a container"),
+    ("container unpause", "unpause", (), "lifecycle", "Let frozen containers go on"),
+    ("container update", "update", (), "changes", "Change limits of containers"),
+    ("container wait", "wait", (), "lifecycle", "Wait until containers stop, print exit codes"),
+    ("image build", "build", (), "", "Build an image from a Dockerfile"),
+    ("image history", "history", (), "history", "Show how an image was made"),
+    ("image import", "import", (), "archive", "Make an image from a tar archive of a file system"),
+    ("image inspect", "", (), "inspect", "Show everything known about images"),
+    ("image load", "load", (), "archive", "Load images from an archive"),
+    ("image ls", "images", ("image list",), "images", "List images"),
+    ("image prune", "", (), "prune", "Remove unused images"),
+    ("image pull", "pull", (), "pull", "Get an image from a registry"),
+    ("image push", "push", (), "pull", "Send an image to a registry"),
+    ("image rm", "rmi", ("image remove",), "image", "Remove images"),
+    ("image save", "save", (), "archive", "Write images to an archive (default stdout)"),
+    ("image tag", "tag", (), "image", "Give an image another name"),
+    ("network connect", "", (), "network", "Connect a container to a network"),
+    ("network create", "", (), "network", "Create a network"),
+    ("network disconnect", "", (), "network", "Disconnect a container from a network"),
+    ("network inspect", "", (), "inspect", "Show everything known about networks"),
+    ("network ls", "", ("network list",), "network", "List networks"),
+    ("network prune", "", (), "prune", "Remove unused networks"),
+    ("network rm", "", ("network remove",), "network", "Remove networks"),
+    ("volume create", "", (), "volume", "Create a volume"),
+    ("volume inspect", "", (), "inspect", "Show everything known about volumes"),
+    ("volume ls", "", ("volume list",), "volume", "List volumes"),
+    ("volume prune", "", (), "prune", "Remove unused volumes"),
+    ("volume rm", "", ("volume remove",), "volume", "Remove volumes"),
+    ("volume update", "", (), "", "Change a cluster volume"),
+    ("system df", "", (), "system", "Show disk usage"),
+    ("system dial-stdio", "", (), "system", "Connect stdin and stdout to the daemon's socket"),
+    ("system events", "events", (), "events", "Print what happens in the daemon, as it happens"),
+    ("system info", "info", (), "system", "Show facts about the daemon and its machine"),
+    ("system prune", "", (), "prune", "Remove unused data"),
+    ("context create", "", (), "context", "Create a context"),
+    ("context export", "", (), "", "Write a context to an archive"),
+    ("context import", "", (), "", "Create a context from an archive"),
+    ("context inspect", "", (), "context", "Show everything known about contexts"),
+    ("context ls", "", ("context list",), "context", "List contexts"),
+    ("context rm", "", ("context remove",), "context", "Remove contexts"),
+    ("context show", "", (), "context", "Print the current context's name"),
+    ("context update", "", (), "context", "Change a context"),
+    ("context use", "", (), "context", "Choose the current context"),
+    ("builder build", "", (), "", "Build an image from a Dockerfile"),
+    ("builder prune", "", (), "prune", "Remove the build cache"),
+    ("inspect", "", (), "inspect", "Show everything known about objects of any type"),
+    ("login", "", (), "login", "Log in to a registry"),
+    ("logout", "", (), "login", "Log out of a registry"),
+    ("search", "", (), "search", "Search a registry for images"),
+    ("version", "", (), "version", "Show the versions of client and daemon"),
+    ("completion", "", (), "completion", "Print the shell completion script"),
+    ("__complete", "", (), "completion", ""),
+)
+
+GROUPS: tuple[tuple[str, str], ...] = (
+    ("builder", "Manage builds"),
+    ("checkpoint", "Manage checkpoints"),
+    ("config", "Manage Swarm configs"),
+    ("container", "Manage containers"),
+    ("context", "Manage contexts"),
+    ("image", "Manage images"),
+    ("manifest", "Manage image manifests and manifest lists"),
+    ("network", "Manage networks"),
+    ("node", "Manage Swarm nodes"),
+    ("plugin", "Manage plugins"),
+    ("secret", "Manage Swarm secrets"),
+    ("service", "Manage Swarm services"),
+    ("stack", "Manage Swarm stacks"),
+    ("swarm", "Manage Swarm"),
+    ("system", "Manage the engine"),
+    ("trust", "Manage trust on images"),
+    ("volume", "Manage volumes"),
+)
+# fmt: on
+
+
+def find(words: list[str]) -> tuple[Row | None, str, list[str]]:
+    """Resolves the command that `words` start with.
+
+    Returns: its row (None for a group or an unknown command), its path as Docker prints it
+    (`ps`, `container ls`; a group's name; "" when unknown), and the words behind the path.
+    Flags may stand between a group and its command (`container --help ls`), as in Docker.
+    """
+    first = words[0]
+    for row in TABLE:
+        if first == row[1] or first == row[0]:
+            return row, first, words[1:]
+    if not any(first == name for name, _ in GROUPS):
+        return None, "", words
+    for position, word in enumerate(words[1:], 1):
+        if word.startswith("-"):
+            continue
+        typed = f"{first} {word}"
+        for row in TABLE:
+            if typed == row[0] or typed in row[2]:
+                return row, row[0], words[1:position] + words[position + 1 :]
+        break
+    return None, first, words[1:]
