@@ -5,6 +5,7 @@ pending, then end of file; its own end is awaited for LINGER_S, because closing 
 unread input may destroy output on its way), or its process could not start (dropped).
 """
 
+import contextlib
 import socket
 from typing import Any, Protocol
 
@@ -123,12 +124,13 @@ class Client:
             self._owner.unblocked()
 
     def _shut_down(self) -> None:
-        if self._outlet.lost or not self._input_open:
+        # An input-only client shares its connection with whoever writes its output (a log reader).
+        if self._outlet.lost or not any(self._kinds):
             self.drop()
             return
-        try:
-            self._socket.shutdown(socket.SHUT_WR)
-        except OSError:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)  # not just close: others may hold it too
+        if not self._input_open:
             self.drop()
             return
         if not self._linger:

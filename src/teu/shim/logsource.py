@@ -8,6 +8,7 @@ import ctypes
 import os
 import re
 import select
+import socket
 from collections.abc import Iterator
 from typing import IO
 
@@ -183,7 +184,7 @@ def written_since(part: LogPart, since_ns: int) -> bool:
 class Watcher:
     """Wakes when the log or the exit directory changes, or the client goes."""
 
-    def __init__(self, directories: list[str], client_fd: int) -> None:
+    def __init__(self, directories: list[str], client: socket.socket) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         self._inotify = libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
         mask = _IN_MODIFY | _IN_MOVED_TO | _IN_CREATE | _IN_DELETE_SELF
@@ -193,9 +194,11 @@ class Watcher:
         ]
         # The kernel limits inotify instances per user; beyond that, look now and then.
         self._blind = self._inotify < 0 or min(watches) < 0
-        self._client_fd = client_fd
+        self._client_fd = client.fileno()
         self._poll = select.poll()
-        self._poll.register(client_fd, select.POLLRDHUP)
+        # A unix socket says HUP when its peer is gone; TCP only ever says that no more will come.
+        gone = 0 if client.family == socket.AF_UNIX else select.POLLRDHUP
+        self._poll.register(client, gone)
         if self._inotify >= 0:
             self._poll.register(self._inotify, select.POLLIN)
 

@@ -112,7 +112,7 @@ class LogReader:
 
     def _watch(self) -> Watcher:
         directories = [os.path.dirname(self._request["path"]), self._request["exit_directory"]]
-        return Watcher(directories, self._socket.fileno())
+        return Watcher(directories, self._socket)
 
     def _ended(self) -> bool:
         if self._until_ns and time.time_ns() > self._until_ns:
