@@ -17,7 +17,7 @@ from harness.waiting import until
 from teu.runtime.shim import Client, ExecSpec, LaunchSpec, LogTarget, Shim, ShimService
 
 BUSYBOX = "/usr/bin/busybox"
-APPLETS = ("sh", "true", "cat", "sleep", "echo", "stty", "head", "seq", "tail", "yes")
+APPLETS = ("sh", "true", "cat", "sleep", "echo", "stty", "head", "seq", "tail", "yes", "grep")
 LIMIT_S = 20.0
 
 
@@ -67,7 +67,7 @@ class Box:
         directory = self.directory(name)
         directory.mkdir(parents=True)
         config = json.loads(json.dumps(self._config))
-        config["process"].update(args=shell(args), terminal=tty)
+        config["process"].update(args=shell(args), terminal=tty, **size(options))
         config["root"] = {"path": str(self.rootfs), "readonly": False}
         config["linux"]["cgroupsPath"] = f"/teu-shim-tests/{name}"
         config["linux"]["namespaces"] = [
@@ -96,7 +96,8 @@ class Box:
     ) -> ExecSpec:
         self._names += 1
         name = f"exec{self._names}"
-        process = {**self._config["process"], "args": shell(args), "terminal": tty}
+        words = {"args": shell(args), "terminal": tty, **size(options)}
+        process = {**self._config["process"], **words}
         path = self.directory(shim.id) / f"{name}.json"
         path.write_text(json.dumps(process))
         return ExecSpec(**{"id": name, "process": path, "tty": tty, "open_stdin": False, **options})
@@ -184,6 +185,12 @@ def frames(data: bytes) -> list[tuple[int, bytes]]:
 
 def of_stream(data: bytes, kind: int) -> bytes:
     return b"".join(payload for stream, payload in frames(data) if stream == kind)
+
+
+def size(options: dict[str, Any]) -> dict[str, Any]:
+    """The runtime sets the size before the process runs, the shim only soon after."""
+    height, width = options.get("console_size") or (0, 0)
+    return {"consoleSize": {"height": height, "width": width}} if height else {}
 
 
 def state(path: Path) -> dict[str, Any]:

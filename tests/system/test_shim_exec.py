@@ -85,15 +85,14 @@ def test_terminal_resize_and_detach(box: Box) -> None:
         shim = await sleeper(box, service)
         shim.on_detached = detached.append
         peer, attached = client(stdin=True, detach_keys=b"\x10\x11")
-        spec = box.exec_spec(
-            shim, ["stty size; read x; stty size; read y; exit 3"], tty=True, open_stdin=True,
-            console_size=(11, 22),
-        )  # fmt: skip
+        # crun's exec ignores consoleSize: the shim sets the size a moment after the start
+        line = "until stty size | grep 22; do sleep 0.02; done; read x; stty size; read y; exit 3"
+        spec = box.exec_spec(shim, [line], tty=True, open_stdin=True, console_size=(11, 22))
         process = await shim.exec(spec, [attached])
-        assert await peer.read(b"11 22\r\n")
+        await peer.read(b"11 22\r\n")
         await process.resize(5, 6)
         await peer.send(b"\n")
-        assert await peer.read(b"5 6\r\n")
+        await peer.read(b"5 6\r\n")
         await peer.send(b"\x10\x11")
         assert await peer.to_end() == b""
         await eventually("the daemon is told", lambda: detached == [spec.id])

@@ -1,5 +1,6 @@
 """The shim's connections to daemons: any number over time, each may end at any byte."""
 
+import select
 import socket
 from collections.abc import Callable
 
@@ -21,6 +22,12 @@ class Connection:
             send(self.socket, message)
         except OSError:
             self._daemons.drop(self)
+
+    def is_gone(self) -> bool:
+        """Whether the daemon has closed it, even if packets of it are still to be read."""
+        poll = select.poll()
+        poll.register(self.socket, 0)
+        return bool(poll.poll(0))
 
 
 class Daemons:

@@ -2,7 +2,8 @@
 
 Life: hello -> launch -> (starting) -> running -> exited: output drained, log closed, exit.json
 written, daemon told and its ack awaited, clients' sockets closed -> end of the process.
-A shim whose daemon dies in the middle of a start completes it; the next daemon finds shim.sock.
+A shim whose daemon dies in the middle of a start completes it (once the runtime runs; before
+that it gives up); the next daemon finds shim.sock.
 A start that fails leaves nothing behind: no process, no file of the shim.
 """
 
@@ -129,6 +130,10 @@ class Shim:
             assert self._directory is not None
             assert self._init is not None
             self._attach_all(self._init, message, fds)
+            if connection.is_gone():
+                # The next daemon may have looked before shim.sock was there. From here on it
+                # finds the shim.
+                raise StartError("gone", "the daemon went away before the start")
             start = Start(
                 self._loop,
                 self._directory,
