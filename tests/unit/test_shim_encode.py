@@ -34,7 +34,9 @@ def entries(encoded: bytes) -> list[dict[str, str]]:
 
 def encode_all(chunks: list[bytes], kind: int = 1) -> bytes:
     encoder = LineEncoder(kind, {})
-    return b"".join([*(encoder.encode(chunk) for chunk in chunks), encoder.finish()])
+    return b"".join(
+        [*(block for chunk in chunks for block in encoder.encode(chunk)), encoder.finish()]
+    )
 
 
 def go_decode(data: bytes) -> str:
@@ -71,7 +73,7 @@ def test_chunks_become_lines_wherever_they_are_cut(parts: list[bytes]) -> None:
 
 def test_the_exact_line() -> None:
     encoder = LineEncoder(2, {"b": "2<", "a": "1"})
-    line = encoder.encode(b'a"<\r\t\x01\n')
+    line = b"".join(encoder.encode(b'a"<\r\t\x01\n'))
     head, _, time = line.partition(b',"time":"')
     assert head == (
         b'{"log":"a\\"\\u003c\\r\\u0009\\u0001\\n","stream":"stderr",'
@@ -189,7 +191,7 @@ def test_since_and_until_include_their_instants() -> None:
 
 def test_details_show_attributes() -> None:
     encoder = LineEncoder(1, {"z": "a b", "env": "x=y"})
-    block = encoder.encode(b"hello\n")
+    block = b"".join(encoder.encode(b"hello\n"))
     assert render(block, details=True) == b"env=x%3Dy,z=a+b hello\n"
     assert render(block) == b"hello\n"
     assert render(line("none\n"), details=True) == b" none\n"

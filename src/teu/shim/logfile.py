@@ -32,7 +32,8 @@ class LogFile:
         self._open()
 
     def write(self, kind: int, chunk: bytes) -> None:
-        self._append(self._encoders[kind].encode(chunk))
+        for entries in self._encoders[kind].encode(chunk):
+            self._append(entries)
 
     def close(self) -> None:
         """Writes unfinished lines. Harmless when repeated."""
