@@ -517,6 +517,35 @@ def test_detach_keys_leave_the_container_running(box: Box) -> None:
     run(box, scenario)
 
 
+def test_detach_keys_are_data_without_a_terminal(box: Box) -> None:
+    async def scenario(service: ShimService) -> None:
+        peer, attached = client(stdin=True, detach_keys=KEYS)
+        spec = box.spec(["cat"], open_stdin=True, stdin_once=True)
+        shim = await service.launch(spec, [attached])
+        await peer.send(b"a\x10\x11b")
+        peer.half_close()
+        assert await peer.to_end() == b"a\x10\x11b"
+        await finished(shim)
+        peer.close()
+
+    run(box, scenario)
+
+
+def test_a_shim_does_not_end_when_asked_to(box: Box) -> None:
+    async def scenario(service: ShimService) -> None:
+        shim = await service.launch(box.spec(["sleep", "1000"]), [])
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            os.kill(box.shim_pid(shim.id), number)
+        await shim.call("state", {})
+        ignored = Path(f"/proc/{shim.pid}/status").read_text().split("SigIgn:")[1].split()[0]
+        named = (1 << 31) - 1  # 32 and 33 are glibc's own; its posix_spawn ignores them
+        assert int(ignored, 16) & named == 0, "containers start with default signals"
+        os.kill(shim.pid, signal.SIGKILL)
+        assert (await finished(shim)).exit_code == 137
+
+    run(box, scenario)
+
+
 def test_end_of_input_does_not_close_a_terminal(box: Box) -> None:
     async def scenario(service: ShimService) -> None:
         peer, attached = client(stdin=True)

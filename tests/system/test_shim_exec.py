@@ -190,6 +190,24 @@ def test_a_background_child_does_not_hold_the_exec_open(box: Box) -> None:
     run(box, scenario)
 
 
+def test_many_execs_leave_no_memory_behind(box: Box) -> None:
+    async def scenario(service: ShimService) -> None:
+        shim = await sleeper(box, service)
+
+        async def some(count: int) -> int:
+            for _ in range(count):
+                process = await shim.exec(box.exec_spec(shim, ["true"]), [])
+                await process.wait()
+            status = Path(f"/proc/{box.shim_pid(shim.id)}/status").read_text()
+            return int(status.split("RssAnon:")[1].split()[0])
+
+        before = await some(60)
+        assert await some(120) - before < 200, "KiB"
+        await end(shim)
+
+    run(box, scenario)
+
+
 def test_an_id_is_used_once(box: Box) -> None:
     async def scenario(service: ShimService) -> None:
         shim = await sleeper(box, service)

@@ -29,8 +29,6 @@ _TIME = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z")
 _TIME_LENGTH = 30
 _BACKSLASH = b"\xff"  # never in valid UTF-8, so it can stand for a decided backslash
 _SIMPLE = (
-    (b"\\\\", _BACKSLASH),
-    (b"\\n", b"\n"),
     (b'\\"', b'"'),
     (b"\\r", b"\r"),
     (b"\\t", b"\t"),
@@ -46,8 +44,9 @@ _LONE = re.compile("[\ud800-\udfff]")
 
 def unescape(text: bytes) -> bytes:
     """The inside of JSON strings as UTF-8; half surrogates become U+FFFD."""
+    text = text.replace(b"\\\\", _BACKSLASH).replace(b"\\n", b"\n")
     if b"\\" not in text:
-        return text
+        return text.replace(_BACKSLASH, b"\\")
     for escaped, plain in _SIMPLE:
         text = text.replace(escaped, plain)
     if b"\\" in text:
@@ -89,7 +88,7 @@ class Renderer:
 
     def _render_uniform(self, block: bytes) -> bytes | None:
         """All of it at once if every line is of one stream and has no attributes."""
-        name = b"stdout" if b'","stream":"stderr"' not in block else b"stderr"
+        name = b"stdout" if b'","stream":"stdout"' in block[: block.find(b"\n")] else b"stderr"
         text, count = _UNIFORM[name].subn(b"", block)
         if count + 1 != block.count(b"\n") or not text.startswith(_PREFIX):
             return None
@@ -135,7 +134,7 @@ class Renderer:
         text = unescape(escaped)
         if not self._multiplexed:
             return text
-        return _HEADER.pack(_KINDS[stream], len(text)) + text
+        return b"".join((_HEADER.pack(_KINDS[stream], len(text)), text))
 
     def error(self, message: str) -> bytes:
         """A failure while the stream is open, in Docker's words, for the client's stderr."""

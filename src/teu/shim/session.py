@@ -33,14 +33,10 @@ class Log(Protocol):
 class Stdio:
     """The shim's ends of a process's stdio. For a terminal `stdout` is its master side."""
 
-    def __init__(
-        self, stdin: int | None, stdout: int | None, stderr: int | None, tty: bool = False
-    ) -> None:
+    def __init__(self, stdin: int | None, stdout: int | None, stderr: int | None) -> None:
         self.stdin = stdin
-        self.outputs = {
-            kind: fd for kind, fd in ((STDOUT, stdout), (STDERR, stderr)) if fd is not None
-        }
-        self.tty = tty
+        outputs = ((STDOUT, stdout), (STDERR, stderr))
+        self.outputs = {kind: fd for kind, fd in outputs if fd is not None}
 
 
 class Session:
@@ -54,6 +50,7 @@ class Session:
         loop: Loop,
         *,
         log: Log | None,
+        tty: bool,
         open_stdin: bool,
         close_stdin: bool,
         on_detached: Callable[[], None],
@@ -69,7 +66,7 @@ class Session:
         self._outputs: dict[int, int] = {}
         self._paused = False
         self._grown = False
-        self._tty = False
+        self._tty = tty
         self._stdin: int | None = None
         self._stdin_pending = b""
         self._stdin_ended = False
@@ -81,14 +78,15 @@ class Session:
     def attach(self, fd: int, options: dict[str, Any]) -> None:
         """Adds a client; it gets the output from now on."""
         stdin = bool(options.get("stdin")) and self._open_stdin
-        client = Client(self._loop, self, fd, {**options, "stdin": stdin})
+        keys = options.get("detach_keys") if self._tty else None  # Docker: only at a terminal
+        options = {**options, "stdin": stdin, "detach_keys": keys}
+        client = Client(self._loop, self, fd, options)
         self._clients.append(client)
         if self._finished:
             client.finish()
 
     def connect(self, stdio: Stdio) -> None:
         """The process runs: starts copying. The descriptors are the session's from here on."""
-        self._tty = stdio.tty
         self._stdin = stdio.stdin
         self._outputs = dict(stdio.outputs)
         for fd in (*self._outputs.values(), *([] if self._stdin is None else [self._stdin])):

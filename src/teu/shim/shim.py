@@ -161,6 +161,7 @@ class Shim:
         session = Session(
             self._loop,
             log=log,
+            tty=spec["tty"],
             open_stdin=spec["open_stdin"],
             close_stdin=spec["stdin_once"],
             on_detached=lambda: self._daemons.broadcast({"event": "detached", "exec": ""}),
@@ -200,6 +201,7 @@ class Shim:
         return Session(
             self._loop,
             log=None,
+            tty=message["tty"],
             open_stdin=message["stdin"],
             close_stdin=True,
             on_detached=lambda: self._daemons.broadcast({"event": "detached", "exec": name}),
@@ -320,7 +322,10 @@ class Shim:
     def _watch_children(self) -> None:
         wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        # Python handlers, not SIG_IGN: what is ignored stays so in the container. A shim that a
+        # service manager or a user asks to end would take its container with it.
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: None)
 
         def woken(_: int) -> None:
             os.read(wake_read, 4096)

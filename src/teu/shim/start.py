@@ -139,7 +139,7 @@ class Start:
         if self._master is None:
             raise StartError("start", "the runtime did not hand over the terminal")
         stdin = os.dup(self._master) if self._open_stdin else None
-        self.stdio = Stdio(stdin, self._master, None, tty=True)
+        self.stdio = Stdio(stdin, self._master, None)
 
     def _read_pid(self) -> int:
         try:

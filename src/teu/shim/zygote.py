@@ -1,7 +1,7 @@
 """Forks shims and log readers: `python -I -S zygote.py FD`, FD a SOCK_SEQPACKET to the daemon.
 
 Everything that they need is imported here, once, and the heap is frozen, so a fork takes a few
-hundred microseconds and its pages stay shared. Ends when the daemon closes FD; its children live
+hundred microseconds and most pages stay shared. Ends when the daemon closes FD; its children live
 on: sessions of their own, default signals, no descriptor but those of their request.
 """
 
@@ -33,7 +33,7 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps them
     gc.collect()
     gc.freeze()
-    gc.disable()  # nothing here makes reference cycles at a rate that matters
+    gc.disable()
     while True:
         try:
             packet = receive(control)
@@ -42,8 +42,11 @@ def main() -> None:
         if packet is None:
             return
         message, fds = packet
-        if os.fork() == 0:
-            _become(control, message, fds)
+        try:
+            if os.fork() == 0:
+                _become(control, message, fds)
+        except OSError:
+            pass  # no process to be had; the far ends of the descriptors see end of file
         close_all(fds)
 
 
@@ -64,6 +67,7 @@ def _become(control: socket.socket, message: Message, fds: list[int]) -> None:
     try:
         os.setsid()
         control.close()
+        gc.enable()  # sees only what is made from here on
         _silence()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if message.get("role") == "logs":
