@@ -14,6 +14,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -196,33 +197,33 @@ class Unpacker:
                 offset += written
 
     def _hard_link(self, entry: Entry, place: _Place, stream: TarStream) -> None:
-        target = clean_path(entry.link)
-        parent, _, name = target.rpartition(b"/")
-        source_fd = open_directory(self._root_fd, parent)
+        parent, _, name = clean_path(entry.link).rpartition(b"/")
         try:
-            found = os.stat(name or b".", dir_fd=source_fd, follow_symlinks=False)
-            if stat.S_ISDIR(found.st_mode):
-                raise InvalidArchive(f"{_shown(entry)}: a hard link to a directory")
+            source_fd = open_directory(self._root_fd, parent)
             try:
-                existing = os.stat(place.name, dir_fd=place.parent_fd, follow_symlinks=False)
-            except FileNotFoundError:
-                pass
-            else:
-                if (existing.st_dev, existing.st_ino) == (found.st_dev, found.st_ino):
-                    return
-                self._clear_way(place)
-            os.link(
-                name, place.name, src_dir_fd=source_fd, dst_dir_fd=place.parent_fd,
-                follow_symlinks=False,
-            )  # fmt: skip
-            self._links.add(place.path)
+                self._link(entry, source_fd, name or b".", place)
+            finally:
+                os.close(source_fd)
         except FileNotFoundError as error:
             raise InvalidArchive(
-                f"{_shown(entry)}: a hard link to {os.fsdecode(target)}, which is not in the "
+                f"{_shown(entry)}: a hard link to {os.fsdecode(entry.link)}, which is not in the "
                 "archive before it"
             ) from error
-        finally:
-            os.close(source_fd)
+
+    def _link(self, entry: Entry, source_fd: int, name: bytes, place: _Place) -> None:
+        found = os.stat(name, dir_fd=source_fd, follow_symlinks=False)
+        if stat.S_ISDIR(found.st_mode):
+            raise InvalidArchive(f"{_shown(entry)}: a hard link to a directory")
+        with suppress(FileNotFoundError):
+            existing = os.stat(place.name, dir_fd=place.parent_fd, follow_symlinks=False)
+            if (existing.st_dev, existing.st_ino) == (found.st_dev, found.st_ino):
+                return
+            self._clear_way(place)
+        os.link(
+            name, place.name, src_dir_fd=source_fd, dst_dir_fd=place.parent_fd,
+            follow_symlinks=False,
+        )  # fmt: skip
+        self._links.add(place.path)
 
     def _symlink(self, entry: Entry, place: _Place, stream: TarStream) -> None:
         try:
