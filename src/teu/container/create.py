@@ -92,7 +92,7 @@ class Creator:
             raise InvalidParameter(
                 "config cannot be empty in order to create a container: no image is named"
             )
-        return self._services.images.resolve(request.config.image)
+        return self._services.images.resolve(request.config.image, request.platform)
 
     def _record(
         self,

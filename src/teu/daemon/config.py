@@ -92,15 +92,12 @@ class DaemonConfig(Struct, frozen=True, kw_only=True):
     # runtimes
     default_runtime: str = BUILTIN_RUNTIMES[0]
     runtimes: dict[str, RuntimeEntry] = {}  # beside the built-in ones
-    cgroup_driver: str = "cgroupfs"  # cgroupfs, systemd
 
     # networks
     bridge: str = ""  # an existing bridge to use, or `none`; empty: our own
     bip: str = ""  # address/prefix of the default bridge; empty: from the pools
     fixed_cidr: str = ""
-    default_gateway: str = ""
     default_address_pools: tuple[AddressPool, ...] = ()  # empty: the built-in ones
-    default_network_opts: dict[str, dict[str, str]] = {}  # by driver
     mtu: int = 0  # 0: the driver decides
     icc: bool = True
     ip: str = "0.0.0.0"  # host address of published ports

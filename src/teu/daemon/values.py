@@ -252,16 +252,6 @@ def _runtime(name: str, facts: dict[str, Value]) -> RuntimeEntry:
     return RuntimeEntry(path, tuple(as_text(item) for item in arguments))
 
 
-def cgroup_driver(text: str) -> str:
-    """`exec-opts`: the only option that Docker still knows chooses who makes cgroups."""
-    key, _, value = (part.strip() for part in text.partition("="))
-    if key != "native.cgroupdriver":
-        raise ValueError(f"invalid exec-opt ({text}): unknown option: '{key}'")
-    if value not in ("cgroupfs", "systemd"):
-        raise ValueError(f"invalid exec-opt ({text}): use cgroupfs or systemd")
-    return value
-
-
 def seccomp(text: str) -> str:
     return text if text in ("builtin", "unconfined") else absolute_path(text)
 

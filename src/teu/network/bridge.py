@@ -6,16 +6,19 @@ Every method blocks (milliseconds) and is called in the worker's threads.
 import logging
 import os
 import socket
+from collections.abc import Sequence
+from functools import partial
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Final
 
 from teu.errors import InvalidParameter, SystemFailure
-from teu.model.network import EndpointRecord, NetworkRecord
+from teu.model.network import EndpointRecord, NetworkRecord, PublishedPort
 from teu.network.firewall import BridgeRules
 from teu.network.ipam import mac_of
-from teu.network.kernel import HostLinks, set_sysctl
+from teu.network.kernel import HostLinks, read_sysctl, set_sysctl
 from teu.sys import netlink
+from teu.sys.conntrack import Conntrack, Flow
 from teu.sys.netlink import Link, Netlink
 from teu.sys.syscalls import os_errors
 
@@ -150,6 +153,39 @@ class BridgeDriver:
             index = socket.if_nametoindex(endpoint.host_link)
             self._host.run(netlink.set_bridge_port(index, hairpin=True))
 
+    def forget_flows(self, ports: Sequence[PublishedPort]) -> None:
+        """Lets UDP clients that go on sending meet the rules as they are now.
+
+        Their packets went to the host itself before a port was published, and go to the container
+        as long as the kernel remembers. Failure is logged: the flows end by themselves when silent.
+        """
+        udp = [port for port in ports if port.protocol == "udp"]
+        if not udp:
+            return
+        try:
+            own = self._host.own_addresses()
+            with Conntrack() as tracked:
+                for port in udp:
+                    chosen = partial(_is_stale, IPv4Address(port.address), own)
+                    tracked.forget_udp(port.host_port, chosen)
+        except OSError as error:
+            log.warning(
+                "old UDP connections were not ended: %s (%s)", error.strerror, error.filename
+            )
+
+    def separate(self, record: NetworkRecord, endpoint: EndpointRecord) -> None:
+        """On a network without icc: keeps the endpoint from its neighbours on the bridge itself.
+
+        Where bridged packets pass the firewall (bridge-nf-call-iptables) its rule does that, and
+        the port must stay open: published ports of a neighbour are then translated on the bridge.
+        Known gap: after the sysctl was switched off, until the daemon's next start.
+        """
+        if option_flag(record, OPTION_ICC):
+            return
+        filtered = read_sysctl("bridge/bridge-nf-call-iptables") == "1"
+        if index := _index(endpoint.host_link):
+            self._host.run(netlink.set_bridge_port(index, isolated=not filtered))
+
     def _create(self, record: NetworkRecord) -> Link:
         mtu = option_mtu(record) or self._mtu or self._host.default_mtu()
         mac = mac_of(IPv4Address(record.pools[0].gateway))
@@ -186,9 +222,12 @@ class BridgeDriver:
             )
         finally:
             os.close(netns_fd)
-        if not option_flag(record, OPTION_ICC):
-            index = socket.if_nametoindex(endpoint.host_link)
-            self._host.run(netlink.set_bridge_port(index, isolated=True))
+        self.separate(record, endpoint)
+
+
+def _is_stale(container: IPv4Address, own: set[IPv4Address], flow: Flow) -> bool:
+    """Flows to the container, and those that the host itself answers."""
+    return flow.answerer == container or flow.answerer in own or flow.answerer.is_loopback
 
 
 def _index(link: str) -> int:

@@ -156,7 +156,7 @@ class Connector:
         record.prefix = pool.subnet.prefixlen
         record.gateway = "" if network.internal else str(pool.gateway)
         record.address = str(self._take_address(network, settings))
-        record.mac = _checked_mac(settings.mac_address) or mac_of(IPv4Address(record.address))
+        record.mac = _asked_mac(settings) or mac_of(IPv4Address(record.address))
         return record
 
     def _take_address(self, network: NetworkRecord, settings: EndpointSettings) -> IPv4Address:
@@ -250,20 +250,33 @@ class Connector:
     ) -> None:
         firewall.add_ports(published)
         self._driver.allow_hairpin(record)
+        self._driver.forget_flows(published)
 
     async def _close_ports(self, records: list[EndpointRecord]) -> None:
         published = [port for record in records for port in record.ports]
         if published and self._firewall:
             firewall = self._firewall
-            await self._worker.run(firewall.remove_ports, published)
+            await self._worker.run(self._shut_ports, firewall, published)
         for record in records:
             self._let_go(record, record.ports)
+
+    def _shut_ports(self, firewall: Firewall, published: list[PublishedPort]) -> None:
+        firewall.remove_ports(published)
+        self._driver.forget_flows(published)
 
     def _let_kernel_reap(self, container_id: str, records: list[EndpointRecord]) -> None:
         for record in records:
             if record.host_link:
                 self._driver.mute(record)
         self._sandboxes.remove(container_id)
+
+
+def _asked_mac(settings: EndpointSettings) -> str:
+    """Empty for a MAC that an earlier start derived from the address it had then."""
+    earlier = settings.ip_address
+    if earlier and settings.mac_address == mac_of(IPv4Address(earlier)):
+        return ""
+    return _checked_mac(settings.mac_address)
 
 
 def _checked_mac(text: str) -> str:

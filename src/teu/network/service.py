@@ -81,6 +81,8 @@ class NetworkService:
             await self._ensure_bridge(record)
         for endpoint in self._endpoints.all():
             self._connector.hold_address(endpoint)
+            network = self._catalog.get(endpoint.network_id)
+            await self._worker.run(self._driver.separate, network, endpoint)
         await self._worker.run(self._enable_forwarding)
         if self._firewall:
             await self._worker.run(self._write_rules)
@@ -222,6 +224,13 @@ class NetworkService:
         """
         with os_errors(f"network of container {short(container_id)}"):
             await self._connector.release(container_id)
+
+    def host_gateway(self) -> str:
+        """The address that `host-gateway` stands for in extra hosts; empty if there is none."""
+        if self._config.host_gateway_ip:
+            return self._config.host_gateway_ip
+        default = self._catalog.find(BRIDGE)
+        return default.pools[0].gateway if default else ""
 
     async def restore(self, live: Iterable[Live]) -> None:
         """After `start`: takes back addresses and ports of containers that ran on meanwhile."""

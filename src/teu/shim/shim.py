@@ -24,6 +24,7 @@ from teu.shim.start import Start, StartError, exit_code, process_start_time
 from teu.shim.wire import Message, close_all
 
 FAULT_LIMIT = 100
+UNSEEN_LIMIT = 100  # ended execs that are kept for the next daemon
 _KILL_LIMIT_S = 1.0
 
 
@@ -35,6 +36,7 @@ class Process:
         self.session = session
         self.pid = 0
         self.exit_code: int | None = None
+        self.acknowledged = False  # a daemon has recorded the exit
         self.closed = False  # no client is left, and none will come
 
     def describe(self) -> Message:
@@ -379,12 +381,17 @@ class Shim:
             self._daemons.report({**event, "finished_ns": finished_ns}, told)
 
         def told(acknowledged: bool) -> None:
+            process.acknowledged = acknowledged
             process.session.finish()
 
         process.session.drain(report)
 
     def _exec_closed(self, name: str) -> None:
         self._execs[name].closed = True
+        ended = [process for process in self._execs.values() if process.closed]
+        unseen = [process.name for process in ended if not process.acknowledged]
+        for old in {process.name for process in ended} - {*unseen[-UNSEEN_LIMIT:]}:
+            del self._execs[old]
 
     # Records.
 

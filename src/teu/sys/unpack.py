@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from teu.errors import EngineError, SystemFailure
+from teu.sys.archivepath import clean_path, lexical_path
 from teu.sys.atomicfile import write_fully
 from teu.sys.beneath import open_beneath, open_directory, remove_tree
 from teu.sys.skeleton import SkeletonWriter
@@ -119,12 +120,6 @@ class Unpacker:
         self._forget_directories()
         self._close_stale()
         os.close(self._root_fd)
-
-    def __enter__(self) -> "Unpacker":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     # --- one entry ----------------------------------------------------------------------
 
@@ -341,7 +336,7 @@ class Unpacker:
         except FileExistsError:
             target = os.readlink(name, dir_fd=parent_fd)
             base = b"" if target.startswith(b"/") else parent
-            return _lexical(base + b"/" + target + b"/" + rest)
+            return lexical_path(base + b"/" + target + b"/" + rest)
         finally:
             os.close(parent_fd)
 
@@ -450,36 +445,6 @@ class Unpacker:
             )
 
 
-def clean_path(name: bytes) -> bytes:
-    """A member's name relative to the root: `./a//b/` -> `a/b`, `/` -> ``.
-
-    Raises: InvalidArchive for one that climbs out.
-    """
-    if b".." not in name and b"//" not in name and b"/./" not in name:
-        plain = name.removeprefix(b"./").strip(b"/")
-        return b"" if plain == b"." else plain.removesuffix(b"/.")
-    parts: list[bytes] = []
-    for part in name.split(b"/"):
-        if part == b"..":
-            if not parts:
-                raise InvalidArchive(f"{os.fsdecode(name)!r} is outside of the archive's root")
-            parts.pop()
-        elif part not in (b"", b"."):
-            parts.append(part)
-    return b"/".join(parts)
-
-
-def _lexical(path: bytes) -> bytes:
-    """Where a path leads when `/..` is `/`."""
-    parts: list[bytes] = []
-    for part in path.split(b"/"):
-        if part == b"..":
-            parts = parts[:-1]
-        elif part not in (b"", b"."):
-            parts.append(part)
-    return b"/".join(parts)
-
-
 def _times(mtime_ns: int) -> tuple[int, int]:
     instant = clamp_time(mtime_ns)
     return instant, instant
@@ -505,9 +470,8 @@ def _set_xattr(target: int | bytes, name: bytes, value: bytes) -> None:
     try:
         os.setxattr(target, name, value, follow_symlinks=isinstance(target, int))
     except OSError as error:
-        unsupported = error.errno == errno.ENOTSUP
         not_on_this_kind = error.errno == errno.EPERM and name.startswith(b"user.")
-        if not (unsupported or not_on_this_kind):
+        if error.errno != errno.ENOTSUP and not not_on_this_kind:
             raise
 
 
