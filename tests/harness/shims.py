@@ -125,7 +125,7 @@ class Peer:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self.socket = sock
-        self.received = b""
+        self.received = bytearray()
 
     async def send(self, data: bytes) -> None:
         async with asyncio.timeout(LIMIT_S):
@@ -140,14 +140,16 @@ class Peer:
             while not self.received.endswith(end):
                 if not await self._more():
                     raise EOFError(f"stream ended after {self.received!r}, without {end!r}")
-        taken, self.received = self.received, b""
-        return taken
+        return self._taken()
 
     async def to_end(self) -> bytes:
         async with asyncio.timeout(LIMIT_S):
             while await self._more():
                 pass
-        taken, self.received = self.received, b""
+        return self._taken()
+
+    def _taken(self) -> bytes:
+        taken, self.received = bytes(self.received), bytearray()
         return taken
 
     async def _more(self) -> bool:

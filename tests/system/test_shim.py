@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -414,6 +415,25 @@ def test_a_slow_client_slows_the_container_in_bounded_memory(box: Box, driver: s
         assert (await finished(shim)).exit_code == 0
         slow.close()
 
+    run(box, scenario)
+
+
+@pytest.mark.parametrize(("driver", "total"), [("json-file", 2_000_000), ("none", 40_000_000)])
+def test_frames_stay_whole_when_the_socket_takes_little_at_a_time(
+    box: Box, driver: str, total: int
+) -> None:
+    async def scenario(service: ShimService) -> None:
+        peer, attached = client(multiplexed=True)
+        with socket.socket(fileno=os.dup(attached.fd)) as theirs:
+            spec = box.spec([f"yes | head -c {total}"])
+            spec.log.driver = driver
+            shim = await service.launch(spec, [attached])
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        assert hashlib.sha256(of_stream(await peer.to_end(), 1)).digest() == expected
+        assert (await finished(shim)).exit_code == 0
+        peer.close()
+
+    expected = hashlib.sha256(b"y\n" * (total // 2)).digest()
     run(box, scenario)
 
 
