@@ -9,11 +9,11 @@ Source: memfd_create(2), fcntl(2) F_ADD_SEALS; the runtimes' `cloned_binary.c`.
 
 import fcntl
 import os
-import shutil
 
 _F_ADD_SEALS = 1033
 _ALL_SEALS = 0xF  # SEAL | SHRINK | GROW | WRITE: exactly what the runtimes look for
 _ELF = b"\x7fELF"
+_COPY_BYTES = 1 << 24
 
 
 class Programs:
@@ -25,8 +25,8 @@ class Programs:
     def executable(self, name: str) -> str:
         """What to execute for a program: a path to its sealed copy, or `name` itself when it is
         no plain binary (a script must be read by its interpreter) or cannot be copied."""
-        path = shutil.which(name)
-        if path is None:
+        path = _find(name)
+        if not path:
             return name
         try:
             return f"/proc/self/fd/{self._copy(path)}"
@@ -46,18 +46,29 @@ class Programs:
         return copy_fd
 
 
+def _find(name: str) -> str:
+    """The file that executing `name` would run; empty if there is none."""
+    if "/" in name:
+        return name
+    paths = (f"{folder}/{name}" for folder in os.environ.get("PATH", os.defpath).split(":"))
+    return next((path for path in paths if os.access(path, os.X_OK)), "")
+
+
 def _sealed(path: str) -> int:
     """Raises: OSError; ValueError for what is no ELF file."""
-    with open(path, "rb") as file:
-        data = file.read()
-    if not data.startswith(_ELF):
-        raise ValueError(path)
-    copy_fd = os.memfd_create(os.path.basename(path), os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    source_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    copy_fd = -1
     try:
-        with open(copy_fd, "wb", closefd=False) as copy:
-            copy.write(data)
+        if os.pread(source_fd, len(_ELF), 0) != _ELF:
+            raise ValueError(path)
+        copy_fd = os.memfd_create(os.path.basename(path), os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        while os.sendfile(copy_fd, source_fd, None, _COPY_BYTES):
+            pass
         fcntl.fcntl(copy_fd, _F_ADD_SEALS, _ALL_SEALS)
     except BaseException:
-        os.close(copy_fd)
+        if copy_fd >= 0:
+            os.close(copy_fd)
         raise
+    finally:
+        os.close(source_fd)
     return copy_fd

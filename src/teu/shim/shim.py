@@ -78,10 +78,6 @@ class Shim:
                 if faults == FAULT_LIMIT:
                     raise
 
-    def warm_up(self) -> None:
-        """One round of a loop that has nothing to do; for the zygote."""
-        self._loop.run_once()
-
     def _done(self) -> bool:
         if self._status == "waiting":
             return not self._daemons
@@ -326,10 +322,6 @@ class Shim:
     def _watch_children(self) -> None:
         wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-        # Python handlers, not SIG_IGN: what is ignored stays so in the container. A shim that a
-        # service manager or a user asks to end would take its container with it.
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda *_: None)
 
         def woken(_: int) -> None:
             os.read(wake_read, 4096)

@@ -2,10 +2,16 @@
 
 Everything that they need is imported here, once, and the heap is frozen, so a fork takes a few
 hundred microseconds and most pages stay shared. Ends when the daemon closes FD; its children live
-on: sessions of their own, default signals, no descriptor but those of their request.
+on: sessions of their own, no descriptor but those of their request. Stdin must be /dev/null.
+
+Signals are set up here for the shims too, because each signal.signal in a shim costs it 100 KiB of
+its own: a shim outlives TERM, INT and HUP (a service manager that ends it would end its container),
+by handlers, not SIG_IGN, for what is ignored stays so in the container.
 """
 
+import contextlib
 import ctypes
+import functools
 import gc
 import os
 import signal
@@ -16,11 +22,12 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspa
 
 from teu.shim.program import Programs
 from teu.shim.reader import LogReader
+from teu.shim.rehearsal import rehearse
 from teu.shim.shim import Shim
-from teu.shim.wire import BadMessage, Message, close_all, receive, send
+from teu.shim.wire import BadMessage, Message, close_all, receive
 
-_PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
+_OUTLIVED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 
 
@@ -29,9 +36,11 @@ def main() -> None:
     control.set_inheritable(False)
     os.chdir("/")
     os.umask(0o022)
-    _prctl(_PR_SET_NAME, b"teu-zygote", 0, 0, 0)
-    _warm_up()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps them
+    _set_name("teu-zygote")
+    rehearse()
+    signal.signal(signal.SIGCHLD, functools.partial(_reap, os.getpid()))
+    for number in _OUTLIVED:
+        signal.signal(number, _nothing)
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -54,17 +63,6 @@ def main() -> None:
         close_all(fds)
 
 
-def _warm_up() -> None:
-    """Runs what every shim runs first, so that its caches are filled before the fork: -0.3 MiB."""
-    for _ in range(10):
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        shim = Shim(theirs, "")
-        send(ours, {"op": "state", "id": 1, "clients": [], "log": {"path": "", "max_size": 0}})
-        shim.warm_up()
-        receive(ours)
-        ours.close()
-
-
 def _become(control: socket.socket, message: Message, fds: list[int]) -> None:
     """The child's whole life."""
     status = 1
@@ -72,13 +70,15 @@ def _become(control: socket.socket, message: Message, fds: list[int]) -> None:
         os.setsid()
         control.close()
         gc.enable()  # sees only what is made from here on
-        _silence()
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for fd in (1, 2):
+            os.dup2(0, fd)  # lets go of the daemon's terminal or journal
         if message.get("role") == "logs":
-            _prctl(_PR_SET_NAME, b"teu-logs", 0, 0, 0)
+            _set_name("teu-logs")
+            for number in _OUTLIVED:
+                signal.signal(number, signal.SIG_DFL)
             LogReader(message, fds).run()
         else:
-            _prctl(_PR_SET_NAME, b"teu-shim", 0, 0, 0)
+            _set_name("teu-shim")
             _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
             Shim(socket.socket(fileno=fds[0]), message["executable"]).run()
         status = 0
@@ -86,12 +86,24 @@ def _become(control: socket.socket, message: Message, fds: list[int]) -> None:
         os._exit(status)
 
 
-def _silence() -> None:
-    """Lets go of the daemon's terminal or journal."""
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(null, fd)
-    os.close(null)
+def _reap(zygote_pid: int, *_: object) -> None:
+    """On SIGCHLD. A shim, which inherits this, reaps in its own way."""
+    if os.getpid() != zygote_pid:
+        return
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def _nothing(*_: object) -> None:
+    pass
+
+
+def _set_name(name: str) -> None:
+    """As `ps -o comm` shows it."""
+    fd = os.open("/proc/self/comm", os.O_WRONLY | os.O_CLOEXEC)
+    os.write(fd, name.encode())
+    os.close(fd)
 
 
 if __name__ == "__main__":
