@@ -66,7 +66,7 @@ class Shim:
         self._daemons.add(connection)
 
     def run(self) -> None:
-        self._watch_children()
+        wake_fds = self._watch_children()
         self._daemons.broadcast({"event": "hello", "shim_pid": os.getpid()})
         faults = 0
         while not self._done():
@@ -77,6 +77,8 @@ class Shim:
                 self._record_fault(error)
                 if faults == FAULT_LIMIT:
                     raise
+        signal.set_wakeup_fd(-1)
+        close_all(wake_fds)
 
     def _done(self) -> bool:
         if self._status == "waiting":
@@ -319,7 +321,8 @@ class Shim:
 
     # Ending.
 
-    def _watch_children(self) -> None:
+    def _watch_children(self) -> list[int]:
+        """Has `_reap` called after each SIGCHLD (its handler is set in the zygote)."""
         wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
 
@@ -328,6 +331,7 @@ class Shim:
             self._reap()
 
         self._loop.watch(wake_read, READ, woken)
+        return [wake_read, wake_write]
 
     def _reap(self) -> None:
         """Takes the status of every child that has ended.
