@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
+_EVENTS = 64  # at once; the default would allocate for a thousand
 GONE = select.EPOLLHUP | select.EPOLLERR
 
 Callback = Callable[[int], None]
@@ -79,7 +80,7 @@ class Loop:
         """Waits for the next events or timers and runs their callbacks."""
         batch = [
             (self._watches[fd], events)
-            for fd, events in self._epoll.poll(self._wait_s())
+            for fd, events in self._epoll.poll(self._wait_s(), _EVENTS)
             if fd in self._watches
         ]
         for watch, events in batch:
