@@ -6,15 +6,16 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from harness.shims import Box, alive, client, eventually, frames, of_stream, run
+from harness.shims import Box, Peer, alive, client, eventually, frames, of_stream, run
 from teu.errors import Conflict, DeadlineExceeded
-from teu.runtime.shim import ExitStatus, LogTarget, Shim, ShimService, StartFailed
+from teu.runtime.shim import Client, ExitStatus, LogTarget, Shim, ShimService, StartFailed
 
 KEYS = b"\x10\x11"
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -488,6 +489,58 @@ def test_a_grandchild_that_holds_the_pipes_is_not_waited_for(box: Box) -> None:
                     os.kill(int(pid), signal.SIGKILL)
             except OSError:
                 continue
+
+
+def test_a_full_disk_loses_the_log_but_disturbs_nobody(box: Box) -> None:
+    disk = box.base / "tiny"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tiny", str(disk)], check=True)
+    told: list[str] = []
+
+    async def scenario(service: ShimService) -> None:
+        peer, attached = client(stdin=True)
+        spec = box.spec(["cat"], open_stdin=True, stdin_once=True)
+        spec.log.path = str(disk / "log")
+        shim = await service.launch(spec, [attached])
+        shim.on_log_error = told.append
+        for _ in range(4):
+            await peer.send(b"x" * 50_000 + b"\n")
+            await peer.read(b"\n")
+        await eventually("the daemon is told", lambda: len(told) == 1)
+        state = json.loads((spec.directory / "state.json").read_text())
+        assert "No space left" in told[0]
+        assert state["log_error"] == told[0]
+        (disk / "log").write_bytes(b"")
+        await peer.send(b"room again\n")
+        peer.half_close()
+        await peer.to_end()
+        assert (await finished(shim)).exit_code == 0
+        assert "room again" in (disk / "log").read_text()
+        assert len(told) == 1
+        peer.close()
+
+    try:
+        run(box, scenario)
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_output_arrives_over_tcp_though_input_is_left_unread(box: Box) -> None:
+    async def scenario(service: ShimService) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            ours = socket.create_connection(server.getsockname())
+            theirs, _ = server.accept()
+        peer = Peer(ours)
+        attached = Client(theirs.detach(), True, True, True, multiplexed=False)
+        spec = box.spec(["head -c 1; head -c 300000 /dev/zero"], open_stdin=True, stdin_once=True)
+        shim = await service.launch(spec, [attached])
+        sending = asyncio.create_task(peer.send(b"y" * 3_000_000))
+        assert await peer.to_end() == b"y" + bytes(300_000)
+        assert (await finished(shim)).exit_code == 0
+        peer.close()
+        await asyncio.gather(sending, return_exceptions=True)
+
+    run(box, scenario)
 
 
 # Terminals.

@@ -4,11 +4,12 @@ Standard library only, imports nothing else of teu, runs as `python -I -S zygote
 must outlive the daemon: stdio, terminal, log and exit status. `wire.py` describes how the daemon
 talks to it; any program that keeps that protocol can take its place.
 
-    zygote.py    forks the two below, a few hundred microseconds each
-    shim.py      one per container: starts it, waits for it, answers the daemon
-    start.py     one call of the OCI runtime
+    zygote.py    forks the shims and readers; rehearsal.py fills their caches before
+    shim.py      one per container: starts it, waits for it, answers the daemon (daemons.py)
+    start.py     one call of the OCI runtime (program.py: a sealed copy of it; oom.py)
     session.py   a process's stdio: copies between it, its log and the attached clients
-    client.py    one attached client
-    logfile.py   log drivers: line format, rotation
-    reader.py    one `logs` request
+    client.py    one attached client (outlet.py: its output; keys.py: its detach keys)
+    logfile.py   log drivers: rotation (encode.py: the line format)
+    reader.py    one `logs` request (logsource.py: files; decode.py: lines to text)
+    loop.py      epoll and timers; files.py: small files; wire.py: packets
 """

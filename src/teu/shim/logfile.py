@@ -1,8 +1,8 @@
 """Log drivers of the shim: `json-file`, `local` (the same file here) and `none`.
 
 Rotated files are PATH.1 (newest) … PATH.(max_file - 1), with `.gz` if compressed; `max_file` 1
-truncates PATH. A failing disk never disturbs the container: output is dropped, and the first
-failure of a row is reported.
+truncates PATH. A failing disk never disturbs the container: output is dropped, which is reported
+once.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ class LogFile:
         self._max_file = max(1, int(options.get("max_file") or 1))
         self._compress = bool(options.get("compress"))
         self._on_error = on_error
-        self._failing = False
+        self._failed = False
         self._compressor = 0
         attrs = options.get("attrs") or {}
         self._encoders = {kind: LineEncoder(kind, attrs) for kind in (1, 2)}
@@ -60,11 +60,9 @@ class LogFile:
                 self._write_whole(rest[:count])
                 rest = rest[count:]
         except OSError as error:
-            if not self._failing:
-                self._failing = True
+            if not self._failed:
+                self._failed = True
                 self._on_error(f"writing the log {self._path} failed, output is lost: {error}")
-        else:
-            self._failing = False
 
     def _fitting(self, entries: bytes, start: int) -> int:
         """How many bytes of whole entries go to the present file: until it is over the limit."""
