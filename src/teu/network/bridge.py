@@ -65,11 +65,16 @@ def firewall_rules(record: NetworkRecord) -> BridgeRules:
 
 
 class BridgeDriver:
-    """`mtu` is for networks that do not ask for one; 0 is that of the host's default route."""
+    """`mtu` is for networks that do not ask for one; 0 is that of the host's default route.
 
-    def __init__(self, host: HostLinks, mtu: int) -> None:
+    `guarded`: firewall rules keep the bridges' packets from 127.0.0.0/8, so `route_localnet` may be
+    on, which published ports on 127.0.0.1 need. The rules must be written before `ensure`.
+    """
+
+    def __init__(self, host: HostLinks, mtu: int, *, guarded: bool) -> None:
         self._host = host
         self._mtu = mtu
+        self._guarded = guarded
         self._mtus: dict[str, int] = {}  # by bridge, so that both ends of a pair agree with it
 
     def ensure(self, record: NetworkRecord, *, idle: bool = False) -> None:
@@ -98,7 +103,7 @@ class BridgeDriver:
                 requests += [netlink.delete_address(link.index, one) for one in stale]
             self._host.run(*requests)
             why = f"published ports on 127.0.0.1, network {record.name}"
-            set_sysctl(f"ipv4/conf/{record.link}/route_localnet", "1", why)
+            set_sysctl(f"ipv4/conf/{record.link}/route_localnet", str(int(self._guarded)), why)
 
     def remove(self, record: NetworkRecord) -> None:
         """Accepts "already gone"; a bridge that was there before us stays.
@@ -228,6 +233,8 @@ class BridgeDriver:
                 ),
                 netlink.without_ipv6_autoconf(endpoint.host_link),
                 netlink.set_link(endpoint.host_link, up=True),
+                # An earlier holder of the address may have had another MAC.
+                netlink.forget_neighbour(master, IPv4Address(endpoint.address)),
             )
         finally:
             os.close(netns_fd)

@@ -138,6 +138,13 @@ class Connector:
                     port.host_port, record.container_name, error,
                 )  # fmt: skip
 
+    def rename(self, container_id: str, name: str) -> None:
+        for record in self._endpoints.of_container(container_id):
+            if record.container_name != name:
+                record.container_name = name
+                self._endpoints.save(record)
+        self._ports.rename(container_id, name)
+
     def hold_address(self, record: EndpointRecord) -> None:
         if record.address:
             self._catalog.addresses(record.network_id).hold(IPv4Address(record.address))

@@ -60,7 +60,7 @@ class NetworkService:
         self._router_mark = exec_root / "netns" / ".forwarding-was-off"
         self._worker = Worker()
         self._host = HostLinks()
-        self._driver = BridgeDriver(self._host, config.mtu)
+        self._driver = BridgeDriver(self._host, config.mtu, guarded=config.iptables)
         self._nft = Nft() if config.iptables else None
         self._firewall = Firewall(self._nft, config.bridge) if self._nft else None
         self._connector = Connector(
@@ -85,15 +85,16 @@ class NetworkService:
             self._catalog.add(record)
         self._endpoints.load({record.id for record in self._catalog.all()})
         self._defaults.ensure()
+        await self._worker.run(self._enable_forwarding)
+        if self._firewall:  # before the bridges: see BridgeDriver
+            await self._worker.run(self._write_rules, self._firewall)
         for record in self._catalog.bridges():
             await self._ensure_bridge(record)
         for endpoint in self._endpoints.all():
             self._connector.hold_address(endpoint)
             network = self._catalog.get(endpoint.network_id)
             await self._worker.run(self._driver.separate, network, endpoint)
-        await self._worker.run(self._enable_forwarding)
         if self._firewall:
-            await self._worker.run(self._write_rules, self._firewall)
             self._watch = TableWatch()
             asyncio.get_running_loop().add_reader(self._watch.fileno(), self._rules_changed)
 
@@ -132,10 +133,10 @@ class NetworkService:
             tx.on_rollback("row", lambda: self._rows.remove_network(record.id))
             tx.on_rollback("bridge", lambda: self._worker.run(self._driver.remove, record))
             self._rows.save_network(record)
-            await self._worker.run(self._driver.ensure, record)
             if firewall := self._firewall:
                 tx.on_rollback("rules", lambda: self._worker.run(firewall.remove_bridge, link))
                 await self._worker.run(firewall.add_bridge, firewall_rules(record))
+            await self._worker.run(self._driver.ensure, record)
             self._catalog.add(record)
             tx.commit()
         return record
@@ -152,6 +153,8 @@ class NetworkService:
                 tx.on_rollback("catalog", lambda: self._catalog.add(record))
                 self._catalog.drop(record)  # from here on nobody can connect
                 if firewall := self._firewall:
+                    rules = firewall_rules(record)
+                    tx.on_rollback("rules", lambda: self._worker.run(firewall.add_bridge, rules))
                     await self._worker.run(firewall.remove_bridge, record.link)
                 await self._worker.run(self._driver.remove, record)
                 self._rows.remove_network(record.id)
@@ -236,6 +239,10 @@ class NetworkService:
         with os_errors(f"network of container {short(container_id)}"):
             await self._connector.release(container_id)
 
+    def rename(self, container_id: str, name: str) -> None:
+        """The container's new name, for messages about who holds what."""
+        self._connector.rename(container_id, name)
+
     def host_gateway(self) -> str:
         """The address that `host-gateway` stands for in extra hosts; empty if there is none."""
         if self._config.host_gateway_ip:
@@ -247,8 +254,8 @@ class NetworkService:
         """After `start`: takes back addresses and ports of containers that ran on meanwhile."""
         for container_id, name, _sandbox, _networks, _ports in live:
             for endpoint in self._endpoints.of_container(container_id):
-                endpoint.container_name = name
                 self._connector.restore(endpoint)
+            self.rename(container_id, name)
 
     async def reap(self, live_ids: set[str]) -> None:
         """Removes endpoints, ports, rules and sandboxes of everyone but `live_ids`."""
