@@ -13,7 +13,7 @@ from teu.container.containers import Containers
 from teu.container.looks import Looks
 from teu.container.services import Services
 from teu.model.container import Status
-from teu.sys.cgroup import Cgroups
+from teu.runtime.service import RuntimeService
 
 API_VERSION = "1.51"
 MIN_API_VERSION = "1.24"
@@ -87,7 +87,7 @@ class System:
             "ID": about.engine_id,
             **self._counts(),
             **_host_facts(),
-            **_cgroup_facts(),
+            **_cgroup_facts(self._services.runtime),
             "Driver": "overlay2",
             "DriverStatus": [["Backing Filesystem", "extfs"], ["Native Overlay Diff", "true"]],
             "DockerRootDir": str(about.data_root),
@@ -184,26 +184,20 @@ def _host_facts() -> dict[str, Any]:
     }
 
 
-def _cgroup_facts() -> dict[str, Any]:
-    facts = Cgroups.detect()
+def _cgroup_facts(runtime: RuntimeService) -> dict[str, Any]:
+    facts = runtime.facts
     return {
         "CgroupDriver": "cgroupfs",
-        "CgroupVersion": "2" if facts.unified else "1",
-        "MemoryLimit": facts.has("memory"),
-        "SwapLimit": _swap_counted(facts),
-        "CpuCfsPeriod": facts.has("cpu"),
-        "CpuCfsQuota": facts.has("cpu"),
-        "CPUShares": facts.has("cpu"),
-        "CPUSet": facts.has("cpuset"),
-        "PidsLimit": facts.has("pids"),
-        "OomKillDisable": not facts.unified,
+        "CgroupVersion": "2" if runtime.cgroups.unified else "1",
+        "MemoryLimit": facts.memory,
+        "SwapLimit": facts.swap,
+        "CpuCfsPeriod": facts.cpu_quota,
+        "CpuCfsQuota": facts.cpu_quota,
+        "CPUShares": facts.cpu_shares,
+        "CPUSet": facts.cpuset,
+        "PidsLimit": facts.pids,
+        "OomKillDisable": facts.oom_kill_disable,
     }
-
-
-def _swap_counted(cgroups: Cgroups) -> bool:
-    name = "memory.swap.max" if cgroups.unified else "memory.memsw.limit_in_bytes"
-    top = cgroups.directory("/teu", "memory")
-    return top is not None and (cgroups.unified or (top.parent / name).exists())
 
 
 def _registry_config(about: About) -> dict[str, Any]:

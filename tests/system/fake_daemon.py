@@ -25,14 +25,14 @@ class FakeEngine:
 
     def __init__(self, config: DaemonConfig) -> None:
         self.config = config
-        self.app = web.Application()
-        self.app.add_routes(
-            [
-                web.get("/_ping", self._ping),
-                web.get("/config", self._show_config),
-                web.get("/forever", self._forever),
-            ]
-        )
+        self._routes = {
+            "/_ping": self._ping,
+            "/config": self._show_config,
+            "/forever": self._forever,
+        }
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        return await self._routes[request.path](request)
 
     async def start(self) -> None:
         log.info("engine starts")
@@ -48,15 +48,15 @@ class FakeEngine:
     def reload(self, config: DaemonConfig) -> None:
         self.config = config
 
-    async def _ping(self, request: web.Request) -> web.Response:
+    async def _ping(self, request: web.BaseRequest) -> web.Response:
         sock = request.transport.get_extra_info("socket") if request.transport else None
         return web.Response(text="OK", headers={"Peer-Fd": str(sock.fileno() if sock else -1)})
 
-    async def _show_config(self, request: web.Request) -> web.Response:
+    async def _show_config(self, request: web.BaseRequest) -> web.Response:
         shown = msgspec.json.encode(self.config, enc_hook=str)
         return web.Response(body=shown, content_type="application/json")
 
-    async def _forever(self, request: web.Request) -> web.StreamResponse:
+    async def _forever(self, request: web.BaseRequest) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
         await response.write(b"begun\n")

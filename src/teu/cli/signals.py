@@ -6,10 +6,9 @@ because `signal` wraps every number in an enum, which costs 4 ms at start.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import os
 import sys
-
-import _signal  # type: ignore[import-not-found]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

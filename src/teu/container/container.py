@@ -49,7 +49,8 @@ class Container:
         return is_running(self.record)
 
     def next_exit(self) -> asyncio.Future[Outcome]:
-        """Done at the next exit (also of a start that failed)."""
+        """Done at the next exit, or at the removal."""
+        self._exits = [waiter for waiter in self._exits if not waiter.done()]
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._exits.append(future)
         return future

@@ -1,6 +1,9 @@
 """From a create request to a stored container: merge with the image, check, resolve, store."""
 
+import platform
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from msgspec import Struct
@@ -9,10 +12,12 @@ from msgspec.structs import replace
 from teu import clock, ids
 from teu.container import state
 from teu.container.container import Container
+from teu.container.logconfig import check_log
 from teu.container.mounts import MountResolver
 from teu.container.rootfs import RootFilesystems
 from teu.container.services import Services
-from teu.errors import InvalidParameter
+from teu.container.signals import parse_signal
+from teu.errors import InvalidParameter, NotFound
 from teu.model.config import (
     ContainerConfig,
     EndpointSettings,
@@ -26,14 +31,6 @@ from teu.tx import Transaction
 
 _PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?")
 _RESTART = ("", "no", "always", "on-failure", "unless-stopped")
-_LOG_OPTIONS = {
-    "json-file": {
-        "max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag",
-        "mode", "max-buffer-size",
-    },
-    "local": {"max-size", "max-file", "compress", "mode", "max-buffer-size"},
-    "none": set[str](),
-}  # fmt: skip
 
 
 class CreateRequest(Struct, kw_only=True):
@@ -65,15 +62,18 @@ class Creator:
         """
         services = self._services
         image = self._image(request)
+        with _not_the_image():
+            host = self._complete_host(request.host)
+            warnings = self._check(host, request)
         config = merge_image_config(request.config, image.config.config if image else None)
-        host = self._complete_host(request.host)
-        warnings = self._check(config, host, request)
         name = ids.check_name(request.name) if request.name else services.containers.free_name()
         async with Transaction("create", name) as tx:
             before = {v.name for v in services.volumes.all()}
-            mounts = self._mounts.resolve(config, host, [])
+            with _not_the_image():
+                mounts = self._mounts.resolve(config, host, [])
             tx.on_rollback("volumes", lambda: self._undo_volumes(mounts, before))
-            record = self._record(name, image, config, host, request, mounts)
+            with _not_the_image():
+                record = self._record(name, image, config, host, request, mounts)
             container = services.containers.add(record)
             tx.on_rollback("record", lambda: self._undo_record(container))
             self._rootfs.create(record.id)
@@ -110,8 +110,8 @@ class Creator:
         mounts: list[MountPoint],
     ) -> ContainerRecord:
         container_id = ids.new_id()
-        if not config.hostname and not host.network_mode.startswith("container:"):
-            config.hostname = container_id[: ids.SHORT_LENGTH]
+        if not config.hostname:
+            config.hostname = _default_hostname(host, container_id)
         return ContainerRecord(
             id=container_id,
             name=name,
@@ -143,50 +143,54 @@ class Creator:
 
     # --- completing and checking -----------------------------------------------------------
 
-    def _complete_host(self, host: HostConfig) -> HostConfig:
+    def _complete_host(self, asked: HostConfig) -> HostConfig:
         """The host part with the daemon's defaults filled in, as inspect shows it."""
         defaults = self._services.defaults
-        mode = host.network_mode
-        if mode in ("", "default"):
-            mode = "bridge"
-        if mode.startswith("container:"):
-            mode = "container:" + self._services.containers.get(mode[10:]).id
-        log = host.log_config
+        log = asked.log_config
         if not log.type:
-            log = LogConfig(
-                type=defaults.log.type,
-                config={**(defaults.log.config or {}), **(log.config or {})},
-            )
-        swap = host.memory_swap
-        if host.memory > 0 and swap == 0:
-            swap = host.memory * 2
-        return replace(
-            host,
-            network_mode=mode,
+            options = {**(defaults.log.config or {}), **(log.config or {})}
+            log = LogConfig(type=defaults.log.type, config=options)
+        mode = asked.network_mode
+        host = replace(
+            asked,
+            network_mode="bridge" if mode in ("", "default") else self._joined(mode),
             log_config=log,
-            memory_swap=swap,
-            shm_size=host.shm_size or defaults.shm_size_bytes,
-            cgroupns_mode=host.cgroupns_mode or defaults.cgroupns_mode,
-            ipc_mode=self._joined(host.ipc_mode) or "private",
-            pid_mode=self._joined(host.pid_mode),
-            init=defaults.init or None if host.init is None else host.init,
-            runtime=host.runtime or self._services.runtime.default_runtime,
+            ipc_mode=self._joined(asked.ipc_mode),
+            pid_mode=self._joined(asked.pid_mode),
         )
+        self._services.runtime.fill_defaults(host)
+        return host
 
     def _joined(self, mode: str) -> str:
         if mode.startswith("container:"):
             return "container:" + self._services.containers.get(mode[10:]).id
         return mode
 
-    def _check(
-        self, config: ContainerConfig, host: HostConfig, request: CreateRequest
-    ) -> list[str]:
-        check_config(config)
+    def _check(self, host: HostConfig, request: CreateRequest) -> list[str]:
+        check_config(request.config)
         check_restart(host)
         check_log(host.log_config)
-        warnings = check_network(config, host, request.networking)
-        self._services.runtime.binary(host.runtime)
-        return warnings + self._services.runtime.validate(host, config)
+        warnings = check_network(host, request.networking)
+        return warnings + self._services.runtime.validate(host, request.config)
+
+
+@contextmanager
+def _not_the_image() -> Iterator[None]:
+    """Other missing objects are told as a bad request: to clients, "not found" in answer to a
+    create means the image, and they would go and pull it."""
+    try:
+        yield
+    except NotFound as error:
+        raise InvalidParameter(error.message) from error
+
+
+def _default_hostname(host: HostConfig, container_id: str) -> str:
+    """Empty where the name comes from the container that is joined."""
+    if host.network_mode.startswith("container:"):
+        return ""
+    if "host" in (host.network_mode, host.uts_mode):
+        return platform.node()
+    return ids.short(container_id)
 
 
 def command_line(config: ContainerConfig) -> list[str]:
@@ -235,21 +239,13 @@ def _merge_env(asked: list[str], image: list[str]) -> list[str]:
 
 
 def check_config(config: ContainerConfig) -> None:
-    """Raises: InvalidParameter."""
-    if config.working_dir and not config.working_dir.startswith("/"):
-        raise InvalidParameter(
-            f"the working directory '{config.working_dir}' is invalid, it needs to be an "
-            "absolute path"
-        )
-    for entry in config.env or []:
-        if not entry or entry.startswith("="):
-            raise InvalidParameter(f"invalid environment variable: {entry}")
+    """What the runtime does not judge. Raises: InvalidParameter."""
     for port in config.exposed_ports or {}:
         check_port(port)
-    if len(config.hostname) > 63:
-        raise InvalidParameter(f"invalid hostname: {config.hostname}: longer than 63 characters")
     if config.stop_timeout is not None and config.stop_timeout < -1:
         raise InvalidParameter(f"invalid stop timeout: {config.stop_timeout}")
+    if config.stop_signal:
+        parse_signal(config.stop_signal)
 
 
 def check_port(port: str) -> None:
@@ -278,41 +274,7 @@ def check_restart(host: HostConfig) -> None:
         raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
 
 
-def check_log(log: LogConfig) -> None:
-    """Raises: InvalidParameter."""
-    known = _LOG_OPTIONS.get(log.type)
-    if known is None:
-        raise InvalidParameter(
-            f"logger: no log driver named '{log.type}' is registered; this engine has "
-            f"{', '.join(sorted(_LOG_OPTIONS))}"
-        )
-    for option in log.config or {}:
-        if option not in known:
-            raise InvalidParameter(f"unknown log opt '{option}' for {log.type} log driver")
-    log_limits(log)
-
-
-def log_limits(log: LogConfig) -> tuple[int, int, bool]:
-    """(bytes per file, files, compress); rotated by default. Raises: InvalidParameter."""
-    from teu.units import parse_size
-
-    options = log.config or {}
-    try:
-        size = parse_size(options.get("max-size", "20m"))
-        files = int(options.get("max-file", "5"))
-    except ValueError as error:
-        raise InvalidParameter(f"log options: {error}") from error
-    if size == 0 or files < 1:
-        raise InvalidParameter("max-size must be positive and max-file at least 1")
-    compress = options.get("compress", "true" if log.type == "local" else "false")
-    if compress not in ("true", "false"):
-        raise InvalidParameter(f"log option compress: {compress!r} is neither true nor false")
-    return size, files, compress == "true"
-
-
-def check_network(
-    config: ContainerConfig, host: HostConfig, networking: NetworkingConfig
-) -> list[str]:
+def check_network(host: HostConfig, networking: NetworkingConfig) -> list[str]:
     """Contradictions between network mode and the rest. Raises: InvalidParameter."""
     mode = host.network_mode
     if host.port_bindings:
@@ -321,8 +283,6 @@ def check_network(
             for binding in bindings or []:
                 if binding.host_port:
                     check_host_port(binding.host_port)
-    if mode.startswith("container:"):
-        _check_joined(config, host)
     if (mode == "host" or mode.startswith("container:")) and any(
         name not in (mode, "default") for name in networking.endpoints_config or {}
     ):
@@ -343,19 +303,3 @@ def check_host_port(text: str) -> None:
     except InvalidParameter:
         if text != "0":
             raise InvalidParameter(f"invalid port specification: {text!r}") from None
-
-
-def _check_joined(config: ContainerConfig, host: HostConfig) -> None:
-    rules = (
-        (config.hostname, "hostname"),
-        (host.links, "container type network can't be used with links. This would result in"),
-        (host.dns, "dns"),
-        (host.extra_hosts, "custom host-to-IP mapping"),
-        (config.mac_address, "mac-address"),
-        (host.port_bindings or host.publish_all_ports, "port publishing"),
-    )
-    for present, what in rules:
-        if present:
-            raise InvalidParameter(
-                f"conflicting options: {what} and the container type network mode"
-            )

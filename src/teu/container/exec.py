@@ -10,14 +10,18 @@ import os
 import struct
 from dataclasses import dataclass
 
+import msgspec
+
 from teu import ids
 from teu.container.container import Container
 from teu.container.services import Services
 from teu.errors import Conflict, InvalidParameter, NotFound
 from teu.model.config import Wire
 from teu.model.container import Status
+from teu.runtime.failures import StartFailed
+from teu.runtime.orphan import ExitStatus
 from teu.runtime.processes import ExecRequest
-from teu.runtime.shim import Client, ExecProcess, ExecSpec, StartFailed
+from teu.runtime.shim import Client, ExecProcess, ExecSpec
 
 KEPT_FINISHED = 256  # finished execs a client may still inspect
 START_FAILED_CODE = 126
@@ -141,7 +145,7 @@ class Execs:
             if client:
                 os.close(client.fd)
             raise Conflict(f"container {record.id} is not running")
-        process = await services.runtime.exec_process(
+        process = services.runtime.exec_process(
             record,
             ExecRequest(
                 cmd=item.command,
@@ -154,25 +158,33 @@ class Execs:
             ),
             services.paths.rootfs(record.id),
         )
-        item.process = await shim.exec(
-            ExecSpec(
-                id=item.id,
-                process=process,
-                tty=config.tty,
-                open_stdin=config.attach_stdin,
-                console_size=console_size,
-            ),
-            [client] if client else [],
-        )
+        description = services.paths.run(record.id) / f"exec-{item.id}.json"
+        description.write_bytes(msgspec.json.encode(process))
         item.running = True
+        try:
+            item.process = await shim.exec(
+                ExecSpec(
+                    id=item.id,
+                    process=description,
+                    tty=config.tty,
+                    open_stdin=config.attach_stdin,
+                    console_size=console_size,
+                ),
+                [client] if client else [],
+                on_exit=lambda status: self._exited(item, status),
+            )
+        except BaseException:
+            item.running = False
+            raise
+        finally:
+            description.unlink(missing_ok=True)
         self._tell(item, f"exec_start: {' '.join(item.command)}")
-        item.process.on_exit = lambda code: self._exited(item, code)
 
-    def _exited(self, item: Exec, exit_code: int) -> None:
+    def _exited(self, item: Exec, status: ExitStatus) -> None:
         """Runs before the shim's report is acknowledged, so before the client's stream ends."""
         item.running = False
-        item.exit_code = exit_code
-        self._tell(item, "exec_die", exitCode=str(exit_code))
+        item.exit_code = status.exit_code
+        self._tell(item, "exec_die", exitCode=str(status.exit_code))
         self._ended(item)
 
     def _ended(self, item: Exec) -> None:

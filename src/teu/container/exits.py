@@ -16,7 +16,7 @@ from teu.container.removal import Remover
 from teu.container.services import Services
 from teu.errors import EngineError
 from teu.model.container import ContainerRecord, Status
-from teu.runtime.shim import ExitStatus
+from teu.runtime.orphan import ExitStatus
 
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 60.0

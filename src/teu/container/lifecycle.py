@@ -16,37 +16,21 @@ from teu.container.mounts import make_sources
 from teu.container.removal import RemovalInProgress, Remover
 from teu.container.services import Services
 from teu.container.setup import Setup
+from teu.container.signals import parse_signal
 from teu.errors import (
     Conflict,
     DeadlineExceeded,
     EngineError,
-    InvalidParameter,
     NotModified,
 )
 from teu.model.container import Status
-from teu.runtime.shim import Shim, StartFailed
+from teu.runtime.failures import StartFailed
+from teu.runtime.shim import Shim
 from teu.sys import pidfd
 from teu.tx import Transaction
 
-DEFAULT_STOP_TIMEOUT_S = 10
 KILL_LIMIT_S = 30.0  # from SIGKILL to the recorded exit
 log = logging.getLogger(__name__)
-
-
-def parse_signal(text: str) -> int:
-    """`9`, `KILL`, `SIGKILL`, `RTMIN+3`. Raises: InvalidParameter."""
-    name = text.strip().upper().removeprefix("SIG")
-    if name.isdigit() and 0 < int(name) < signal.NSIG:
-        return int(name)
-    if name.startswith(("RTMIN+", "RTMAX-")):
-        base, offset = name[:5], name[5:]
-        number = int(signal.Signals[f"SIG{base}"]) + (int(offset) if offset[1:].isdigit() else 99)
-        if signal.SIGRTMIN <= number <= signal.SIGRTMAX:
-            return number
-    try:
-        return int(signal.Signals[f"SIG{name}"])
-    except KeyError:
-        raise InvalidParameter(f"Invalid signal: {text}") from None
 
 
 class Lifecycle:
@@ -98,7 +82,11 @@ class Lifecycle:
             async with Transaction("start", container.id[:12]) as tx:
                 launch = await self._setup.prepare(container, tx)
                 self._services.containers.save(container)  # what recovery needs to adopt it
-                shim = await self._services.shims.launch(launch, container.take_pending())
+                shim = await self._services.shims.launch(
+                    launch,
+                    container.take_pending(),
+                    on_exit=partial(self._exits.exited, container),
+                )
                 tx.commit()
         except BaseException as error:
             self._start_failed(container, previous, error)
@@ -115,7 +103,6 @@ class Lifecycle:
         container.shim = shim
         self._services.containers.save(container)
         self._services.containers.tell(container, "start")
-        shim.on_exit = partial(self._exits.exited, container)
 
     def _start_failed(self, container: Container, previous: Status, error: BaseException) -> None:
         record = container.record
@@ -125,10 +112,8 @@ class Lifecycle:
         record.pid = 0
         self._services.containers.save(container)
         self._setup.close_clients(container)
-        outcome = Outcome(record.exit_code, record.error)
         if record.host.auto_remove:
             self._remover.remove_exited(container)
-        container.tell_exit(outcome)
 
     @staticmethod
     def _cancel_restart(container: Container) -> None:
@@ -152,7 +137,7 @@ class Lifecycle:
         if timeout_s is None:
             timeout_s = record.config.stop_timeout
         if timeout_s is None:
-            timeout_s = DEFAULT_STOP_TIMEOUT_S
+            timeout_s = self._services.defaults.stop_timeout_s
         self._mark_stopped(container)
         exited = container.next_exit()
         self._signal(container, number)
@@ -200,7 +185,7 @@ class Lifecycle:
     async def _wake_paused(self, container: Container) -> None:
         """A frozen process takes no signal."""
         if container.record.status is Status.PAUSED:
-            await self._services.runtime.resume(container.id, container.record.host.runtime)
+            await self._services.runtime.resume(container.record)
             if container.record.status is Status.PAUSED:
                 state.move(container.record, Status.RUNNING)
                 self._services.containers.save(container)
@@ -253,14 +238,14 @@ class Lifecycle:
             self._must_run(container)
             if container.record.status is Status.PAUSED:
                 raise Conflict(f"container {container.id} is already paused")
-            await self._services.runtime.pause(container.id, container.record.host.runtime)
+            await self._services.runtime.pause(container.record)
             self._moved(container, Status.PAUSED, "pause")
 
     async def unpause(self, container: Container) -> None:
         async with container.lock:
             if container.record.status is not Status.PAUSED:
                 raise Conflict(f"container {container.id} is not paused")
-            await self._services.runtime.resume(container.id, container.record.host.runtime)
+            await self._services.runtime.resume(container.record)
             self._moved(container, Status.RUNNING, "unpause")
 
     def _moved(self, container: Container, status: Status, action: str) -> None:

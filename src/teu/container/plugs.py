@@ -52,7 +52,7 @@ class Plugs:
 
     def _check(self, container: Container, network: NetworkRecord) -> None:
         mode = container.record.host.network_mode
-        if network.name == HOST or mode == HOST:
+        if HOST in (network.name, mode):
             raise Forbidden(
                 "container cannot be connected to or disconnected from the host network"
             )

@@ -27,7 +27,8 @@ from teu.container.rootfs import RootFilesystems
 from teu.container.services import Services
 from teu.errors import EngineError
 from teu.model.container import ContainerRecord, Status
-from teu.runtime.shim import ExitStatus, Shim
+from teu.runtime.orphan import ExitStatus
+from teu.runtime.shim import Shim
 
 LOST_EXIT_CODE = 255
 ADOPT_LIMIT_S = 20.0
@@ -97,7 +98,10 @@ class Recovery:
             return None
         try:
             async with asyncio.timeout(ADOPT_LIMIT_S):
-                return await self._services.shims.adopt(self._services.paths.run(record.id))
+                return await self._services.shims.adopt(
+                    self._services.paths.run(record.id),
+                    on_exit=partial(self._exits.exited, container),
+                )
         except (EngineError, TimeoutError) as error:
             log.error("container %s: cannot be adopted: %s", record.id[:12], error)
             return None
@@ -124,7 +128,6 @@ class Recovery:
         container.shim = shim
         container.stopping = record.stopped_by_user
         self._services.containers.save(container)
-        shim.on_exit = partial(self._exits.exited, container)
 
     def _ended(self, container: Container, status: ExitStatus | None) -> None:
         record = container.record

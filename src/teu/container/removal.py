@@ -45,7 +45,7 @@ class Remover:
         self._services.containers.tell(container, "destroy")
         for client in container.take_pending():
             os.close(client.fd)
-        container.tell_removal(Outcome(container.record.exit_code, container.record.error))
+        container.tell_removal(Outcome(container.record.exit_code))
         container.teardown = self._services.tasks.spawn(
             self._finish(container, previous, volumes), f"remove {container.id[:12]}"
         )
@@ -96,7 +96,7 @@ class Remover:
         services = self._services
         record = container.record
         steps = (
-            services.runtime.delete(record.id, record.host.runtime, services.paths.run(record.id)),
+            services.runtime.delete(record),
             services.networks.release(record.id, record.sandbox),
             self._unmount(record.id),
         )

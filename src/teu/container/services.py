@@ -39,10 +39,8 @@ class Defaults:
     """Daemon-wide settings that a container inherits when it does not say otherwise."""
 
     log: LogConfig
-    cgroupns_mode: str
-    shm_size_bytes: int
-    init: bool
     boot_id: str
+    stop_timeout_s: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from teu.container.container import Container
 from teu.container.containers import NoSuchContainer
-from teu.container.create import log_limits
+from teu.container.etcfiles import EtcFiles
+from teu.container.logconfig import log_attributes, log_limits
 from teu.container.rootfs import RootFilesystems
 from teu.container.services import Services
 from teu.errors import Conflict, InvalidParameter
 from teu.model.container import ContainerRecord, MountPoint
-from teu.network.files import EtcFiles
 from teu.runtime.namespaces import Joins
 from teu.runtime.shim import LaunchSpec, LogTarget
 from teu.sys import beneath
@@ -72,7 +72,7 @@ class Setup:
             record.id,
             record.name,
             first,
-            record.host.port_bindings or {},
+            record.host.port_bindings,
             record.config.exposed_ports or {},
             record.host.publish_all_ports,
         )
@@ -156,16 +156,13 @@ class Setup:
 
     def _launch_spec(self, record: ContainerRecord, bundle: Path) -> LaunchSpec:
         services = self._services
-        binary = services.runtime.binary(record.host.runtime)
         size, files, compress = log_limits(record.host.log_config)
         console = record.host.console_size or [0, 0]
         return LaunchSpec(
             id=record.id,
             directory=bundle,
             bundle=bundle,
-            runtime=binary.path,
-            runtime_root=services.runtime.state_root(record.host.runtime),
-            runtime_args=binary.args,
+            runtime=services.runtime.command(record.host.runtime),
             tty=record.config.tty,
             open_stdin=record.config.open_stdin,
             stdin_once=record.config.stdin_once,
@@ -179,18 +176,3 @@ class Setup:
                 attrs=log_attributes(record),
             ),
         )
-
-
-def log_attributes(record: ContainerRecord) -> dict[str, str]:
-    """What `labels`, `env` and `tag` add to each log line."""
-    options = record.host.log_config.config or {}
-    attributes: dict[str, str] = {}
-    labels = record.config.labels or {}
-    for key in filter(None, options.get("labels", "").split(",")):
-        if key in labels:
-            attributes[key] = labels[key]
-    env = dict(e.partition("=")[::2] for e in record.config.env or [])
-    for key in filter(None, options.get("env", "").split(",")):
-        if key in env:
-            attributes[key] = env[key]
-    return attributes

@@ -80,7 +80,7 @@ class Streams:
         await self._services.shims.read_logs(
             LogRequest(
                 path=str(self._services.paths.log_file(record.id)),
-                directory=str(self._services.paths.run(record.id)),
+                exit_directory=str(self._services.paths.run(record.id)),
                 stdout=options.stdout,
                 stderr=options.stderr,
                 since_ns=options.since_ns,

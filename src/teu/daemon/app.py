@@ -23,6 +23,7 @@ from teu.api.server import ApiServer
 from teu.container.commit import Committer
 from teu.container.containers import Containers
 from teu.container.create import Creator
+from teu.container.etcfiles import EtcFiles
 from teu.container.exec import Execs
 from teu.container.exits import Exits
 from teu.container.lifecycle import Lifecycle
@@ -38,19 +39,18 @@ from teu.container.setup import Setup
 from teu.container.stats import Stats
 from teu.container.streams import Streams
 from teu.daemon.config import DaemonConfig
-from teu.daemon.translate import image_config, network_config, runtime_config
+from teu.daemon.translate import network_config, registry_config, runtime_config
 from teu.events import EventBus
 from teu.image.service import ImageService
 from teu.model.config import LogConfig
-from teu.network.files import EtcFiles
 from teu.network.service import NetworkService
+from teu.registry.client import RegistryClient
 from teu.runtime.service import RuntimeService
 from teu.runtime.shim import ShimService
 from teu.store.containers import ContainerStore
 from teu.store.db import Database
 from teu.store.events import EventStore
 from teu.store.volumes import VolumeStore
-from teu.sys.cgroup import Cgroups
 from teu.system import About, System
 from teu.tasks import TaskOwner
 from teu.volume.service import VolumeService
@@ -89,6 +89,7 @@ class Daemon:
         self._engine, recovery = self._build_engine(services, events)
         self._api = ApiServer(_routes(self._engine))
         await recovery.run()
+        services.images.collect()  # layers that neither an image nor a container needs
         await recovery.start_wanted()
 
     async def stop(self) -> None:
@@ -107,8 +108,6 @@ class Daemon:
         """Takes over what may change while running (SIGHUP)."""
         self._config = config
         if self._engine is not None:
-            self._engine.services.images.reload(image_config(config))
-            self._engine.services.runtime.reload(runtime_config(config))
             self._engine.events.publish(
                 "daemon", "reload", self._engine_id(), {"name": platform.node()}
             )
@@ -124,7 +123,12 @@ class Daemon:
             paths=Paths(config.data_root, config.exec_root),
             defaults=_defaults(config),
             containers=containers,
-            images=ImageService(db, config.data_root, image_config(config), _Users(containers)),
+            images=ImageService(
+                db,
+                config.data_root,
+                RegistryClient(registry_config(config)),
+                _Users(containers),
+            ),
             networks=NetworkService(db, config.exec_root, network_config(config)),
             volumes=VolumeService(
                 VolumeStore(db), config.data_root / "volumes", containers.using_volume
@@ -198,10 +202,7 @@ class _Users:
 def _defaults(config: DaemonConfig) -> Defaults:
     return Defaults(
         log=LogConfig(type=config.log_driver, config=dict(config.log_opts)),
-        cgroupns_mode=config.default_cgroupns_mode
-        or ("private" if Cgroups.detect().unified else "host"),
-        shm_size_bytes=config.default_shm_size_bytes,
-        init=config.init,
+        stop_timeout_s=config.default_stop_timeout_s,
         boot_id=BOOT_ID.read_text().strip(),
     )
 

@@ -1,4 +1,4 @@
-"""Serves one aiohttp application on the daemon's listeners.
+"""Serves one HTTP handler on the daemon's listeners.
 
 Transports are asyncio's plain ones over the accepted sockets: the API takes a connection over by
 duplicating its descriptor (hijack), which only works when nothing sits in between (except TLS,
@@ -7,6 +7,7 @@ where it relays). A handler is cancelled when its client goes away.
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
@@ -17,22 +18,24 @@ HANDSHAKE_LIMIT_S = 10.0
 ANSWER_LIMIT_S = 1.0  # at stop: for answers already being written
 LINE_LIMIT_BYTES = 1 << 16  # filters travel in the URL
 HEADER_LIMIT_BYTES = 1 << 18  # X-Registry-Config carries the credentials of all registries
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 log = logging.getLogger(__name__)
 
 
 class HttpServer:
     """Owns the listeners once started."""
 
-    def __init__(self, app: web.Application, listeners: list[Listener]) -> None:
-        self._runner = web.AppRunner(
-            app,
-            handle_signals=False,
-            access_log=None,
+    def __init__(self, handler: Handler, listeners: list[Listener]) -> None:
+        protocols = web.Server(
+            handler,
             handler_cancellation=True,
+            access_log=None,
             keepalive_timeout=KEEPALIVE_S,
-            shutdown_timeout=ANSWER_LIMIT_S,
             max_line_size=LINE_LIMIT_BYTES,
             max_field_size=HEADER_LIMIT_BYTES,
+        )
+        self._runner = web.ServerRunner(
+            protocols, handle_signals=False, shutdown_timeout=ANSWER_LIMIT_S
         )
         self._listeners = listeners
         self._servers: list[asyncio.Server] = []

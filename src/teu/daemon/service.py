@@ -30,10 +30,11 @@ log = logging.getLogger(__name__)
 
 
 class Engine(Protocol):
-    """What `daemon/app.py` provides: everything behind the HTTP application."""
+    """What `daemon/app.py` provides: everything behind the HTTP server."""
 
-    @property
-    def app(self) -> web.Application: ...
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answers one request; only called after `start`."""
+        ...
 
     async def start(self) -> None:
         """Recovers state and is ready to serve. Raises: EngineError."""
@@ -73,7 +74,7 @@ class Service:
         try:
             listeners = open_listeners(self._config, self._program.socket, self._environ)
             engine = self._make_engine(self._config)
-            server = HttpServer(engine.app, listeners)
+            server = HttpServer(engine.handle, listeners)
             if await self._start(engine, server):
                 await self._stop.wait()
         finally:

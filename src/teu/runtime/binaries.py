@@ -28,6 +28,7 @@ class Runtimes:
         self._known = {**builtin, **config.runtimes}
         self.default = config.default_runtime
         self._state = config.exec_root / "runtimes"
+        self.versions: dict[str, str] = {}
         self._crun: dict[str, tuple[int, int]] = {}
 
     @property
@@ -87,6 +88,8 @@ class Runtimes:
         except EngineError as error:
             log.warning("runtime %s does not tell its version: %s", name, error)
             return
+        first = told.stdout.decode(errors="replace").partition("\n")[0]
+        self.versions[name] = first.rpartition(" ")[2]
         if match := _CRUN_VERSION.match(told.stdout):
             self._crun[name] = (int(match[1]), int(match[2] or 0))
 

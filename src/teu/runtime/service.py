@@ -91,6 +91,25 @@ class RuntimeService:
         """Raises: InvalidParameter `unknown or invalid runtime name: X`."""
         return self._runtimes.binary(name)
 
+    @property
+    def default_runtime(self) -> str:
+        return self._runtimes.default
+
+    def known(self) -> dict[str, str]:
+        """Name -> program of every runtime, for `info`."""
+        return {name: self._runtimes.binary(name).path for name in self._runtimes.names}
+
+    def version(self) -> str:
+        """What the default runtime calls its version; empty when it did not say."""
+        return self._runtimes.versions.get(self._runtimes.default, "")
+
+    def security_options(self) -> list[str]:
+        """Docker's words for what confines containers, for `info`."""
+        options = ["name=seccomp,profile=builtin"]
+        if self._apparmor.available:
+            options.insert(0, "name=apparmor")
+        return [*options, "name=cgroupns"]
+
     def command(self, name: str) -> list[str]:
         """How to call that runtime: program and global options; a subcommand follows.
 

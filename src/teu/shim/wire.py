@@ -8,8 +8,8 @@ Daemon to zygote (a socketpair, inherited; no answers):
     {"role": "logs", …reader.Request} + [client, …]   fork a log reader
 
 Daemon to shim (that connection, or any number of later ones to DIRECTORY/shim.sock):
-    {"op": "launch", "id": N, "container": ID, "directory", "bundle", "runtime", "runtime_root",
-     "runtime_args": […], "tty", "open_stdin", "stdin_once": bool, "size": [H, W] | null,
+    {"op": "launch", "id": N, "container": ID, "directory", "bundle", "runtime": […],
+     "tty", "open_stdin", "stdin_once": bool, "size": [H, W] | null,
      "log": {"driver", "path", "max_size", "max_file", "compress", "attrs": {}}, "timeout_s",
      "clients": [CLIENT…]} + [one fd per client]
     {"op": "exec", "id": N, "exec": EXEC, "process": PATH, "tty", "stdin", "size": [H, W] | null,
@@ -36,9 +36,9 @@ Shim to daemon:
 
 Files in the container's DIRECTORY, each written to a temporary name and renamed:
     shim.sock    listening while the container runs
-    state.json   {"id", "status": "starting" | "running" | "exited", "shim_pid", "pid",
-                  "pid_started", "started_ns", "log_error"}
+    state.json   {"id", "shim_pid", "pid", "pid_started", "started_ns", "log_error"}: since it runs
     exit.json    {"exit_code", "signal" | null, "finished_ns", "oom_killed"}: before anybody is told
+    fault.json   {"at_ns", "fault"}: the last thing that went wrong in the shim itself
 """
 
 import array

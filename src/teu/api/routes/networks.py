@@ -1,5 +1,7 @@
 """`/networks/…`."""
 
+from collections.abc import Callable
+
 from aiohttp import web
 
 from teu.api import status
@@ -52,7 +54,7 @@ class NetworkRoutes:
         return answer([shown(n, None) for n in chosen])
 
     def _passes(self, network: NetworkRecord, filters: Filters) -> bool:
-        tests = {
+        tests: dict[str, Callable[[str], bool]] = {
             "driver": lambda v: network.driver == v,
             "id": network.id.startswith,
             "name": lambda v: v in network.name,
@@ -99,9 +101,7 @@ class NetworkRoutes:
 
     async def _prune(self, filters: Filters) -> list[str]:
         removed: list[str] = []
-        mentioned = {
-            name for c in self._engine.services.containers for name in c.record.networks
-        }
+        mentioned = {name for c in self._engine.services.containers for name in c.record.networks}
         for network in self._networks.all():
             if network.name in PREDEFINED or network.name in mentioned:
                 continue
@@ -131,9 +131,7 @@ class NetworkRoutes:
         network = self._networks.get(call.params["id"])
         body = await call.body(DisconnectBody)
         container = self._engine.services.containers.get(body.container)
-        await self._tasks.shielded(
-            self._engine.plugs.disconnect(container, network), "disconnect"
-        )
+        await self._tasks.shielded(self._engine.plugs.disconnect(container, network), "disconnect")
         return web.Response(status=status.OK)
 
     def _tell(self, action: str, network: NetworkRecord) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from teu.cli.quoting import quote, unquote
 from teu.cli.template import lexer, nodes
 from teu.cli.template.lexer import Token
-from teu.cli.quoting import quote, unquote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
