@@ -269,8 +269,13 @@ def test_addresses_can_be_chosen_on_networks_with_a_chosen_subnet() -> None:
         for bad in ("10.9.0.7", "10.10.0.1", "nonsense", "10.9.0.1"):
             with pytest.raises(EngineError):
                 await lab.start(network="small", ipam_config=_static(bad))
-        with pytest.raises(InvalidParameter, match="user configured subnets"):
+        with pytest.raises(InvalidParameter, match="user defined networks only"):
             await lab.start(ipam_config=_static("172.17.0.9"))
+        with pytest.raises(InvalidParameter, match="alias is supported only"):
+            await lab.start(aliases=["db"])
+        await lab.service.create(NetworkCreate(name="any"))
+        with pytest.raises(InvalidParameter, match="user configured subnets"):
+            await lab.start(network="any", ipam_config=_static("172.18.0.9"))
         with pytest.raises(NoSuchNetwork, match="network nowhere not found"):
             await lab.start(network="nowhere")
         with pytest.raises(InvalidParameter, match="MAC"):

@@ -121,20 +121,22 @@ class BridgeDriver:
         self, record: NetworkRecord, endpoint: EndpointRecord, sandbox: Path, inside: Netlink,
         *, default_route: bool,
     ) -> None:  # fmt: skip
-        """The endpoint's veth pair, address and routes: two sends and one look.
+        """The endpoint's veth pair, address and routes: a few sends, about 0.7 ms.
 
         Raises: SystemFailure. On failure `unplug` it.
         """
         with os_errors(f"endpoint {endpoint.container_name} on network {record.name}"):
             self._create_pair(record, endpoint, sandbox)
+            inside.run(netlink.set_link(endpoint.link, up=True))
+            # Looking at a link makes the kernel act on its carrier now (rtnl_getlink). Otherwise a
+            # work queue does, later, and until then the bridge drops the container's first packets:
+            # a second is lost to the repeated ARP request.
             link = inside.link(endpoint.link)
+            self._host.link(endpoint.host_link)
             if link is None:
                 raise SystemFailure(f"link {endpoint.link} did not appear in {sandbox}")
             address = IPv4Interface(f"{endpoint.address}/{endpoint.prefix}")
-            requests = [
-                netlink.set_link(link.index, up=True),
-                netlink.add_address(link.index, address),
-            ]
+            requests = [netlink.add_address(link.index, address)]
             if default_route:
                 gateway = IPv4Address(endpoint.gateway)
                 requests.append(netlink.add_route(DEFAULT_ROUTE, gateway=gateway))

@@ -44,6 +44,11 @@ from teu.tx import Transaction
 __all__ = ["Live", "NetworkConfig", "NetworkService"]
 
 REPAIR_DELAY_S = 0.3  # longer than a script needs between "flush" and its own rules
+DROPPER_WARNING = (
+    "firewall chain {} drops forwarded packets by default, those of containers too, unless a rule "
+    "there allows them; beside Docker: iptables -I DOCKER-USER -i BRIDGE -j ACCEPT; "
+    "iptables -I DOCKER-USER -o BRIDGE -j ACCEPT (BRIDGE: teu0, or another network's bridge)"
+)
 Live = tuple[str, str, str, dict[str, EndpointSettings], dict[str, list[dict[str, str]]]]
 log = logging.getLogger(__name__)
 
@@ -72,6 +77,8 @@ class NetworkService:
             self._firewall,
         )  # fmt: skip
         self._changing = asyncio.Lock()  # creating and removing networks, one at a time
+        self.warnings: list[str] = []  # what keeps networks from working, for `info`
+        self._dropper = ""
         self._watch: TableWatch | None = None
         self._repair: asyncio.Task[None] | None = None
 
@@ -299,19 +306,20 @@ class NetworkService:
                 self._firewall.blocks_foreign_forwarding = self._router_mark.exists()
 
     def _rules_changed(self) -> None:
-        """Somebody deleted something of our table (or we did): looks after it in a moment."""
+        """Somebody changed the rule set (it may have been us): looks after it in a moment."""
         if self._watch is None or self._firewall is None:
             return
-        lost = self._watch.lost_something(self._firewall.name)
-        if lost and (self._repair is None or self._repair.done()):
-            self._repair = asyncio.create_task(self._repair_rules(self._firewall), name="repair")
+        news = self._watch.read(self._firewall.name)
+        if news and (self._repair is None or self._repair.done()):
+            self._repair = asyncio.create_task(self._look_after(self._firewall), name="repair")
 
-    async def _repair_rules(self, firewall: Firewall) -> None:
+    async def _look_after(self, firewall: Firewall) -> None:
         await asyncio.sleep(REPAIR_DELAY_S)
         try:
             await self._worker.run(firewall.repair)
+            await self._worker.run(self._look_for_droppers, firewall)
         except EngineError:
-            log.exception("the firewall table cannot be repaired")
+            log.exception("the firewall table cannot be looked after")
 
     async def _stop_watching(self) -> None:
         if self._watch:
@@ -325,10 +333,14 @@ class NetworkService:
     def _write_rules(self, firewall: Firewall) -> None:
         rules = [firewall_rules(record) for record in self._catalog.bridges()]
         firewall.apply(rules, self._endpoints.ports())
-        if dropper := firewall.foreign_forward_drop():
-            bridges = " ".join(rule.link for rule in rules)
-            log.warning(
-                "nftables chain %s drops forwarded packets by default, also those of containers; "
-                "allow the bridges there (%s), for Docker's rules: iptables -I DOCKER-USER -i "
-                "BRIDGE -j ACCEPT; iptables -I DOCKER-USER -o BRIDGE -j ACCEPT", dropper, bridges,
-            )  # fmt: skip
+        self._look_for_droppers(firewall)
+
+    def _look_for_droppers(self, firewall: Firewall) -> None:
+        """A foreign chain that drops what is forwarded cuts containers off; we cannot overrule it
+        (see `firewall`), so it is said: in the log once, and in `warnings` while it lasts.
+        """
+        dropper = firewall.foreign_forward_drop()
+        self.warnings = [DROPPER_WARNING.format(dropper)] if dropper else []
+        if dropper and dropper != self._dropper:
+            log.warning("%s", self.warnings[0])
+        self._dropper = dropper
