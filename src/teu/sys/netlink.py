@@ -203,9 +203,9 @@ class Netlink(NetlinkSocket):
         found = self.get(request, _NEWLINK)
         return _parse_link(found) if found else None
 
-    def addresses(self) -> list[Address]:
-        """All IPv4 addresses."""
-        body = _ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0)
+    def addresses(self, link_index: int = 0) -> list[Address]:
+        """IPv4 addresses of one link, or of all."""
+        body = _ADDRESS.pack(socket.AF_INET, 0, 0, 0, link_index)
         return [_parse_address(data) for data in self.dump(_GETADDR, body, "list addresses")]
 
     def routes(self) -> list[Route]:
