@@ -31,6 +31,7 @@ from teu.network.connector import Connector, bound_ports
 from teu.network.defaults import DefaultNetworks
 from teu.network.endpoints import EndpointTable
 from teu.network.errors import NetworkInUse, NotConnected, PredefinedNetwork
+from teu.network.files import resolver_networks
 from teu.network.firewall import Firewall
 from teu.network.kernel import HostLinks, Worker, read_sysctl, set_sysctl
 from teu.network.ports import ANY, parse_port_key, requested
@@ -134,7 +135,7 @@ class NetworkService:
         """
         async with self._changing, Transaction("create network", request.name) as tx:
             routed = await self._worker.run(self._host.routed, self._catalog.links())
-            record = self._catalog.plan(request, routed)
+            record = self._catalog.plan(request, [*routed, *resolver_networks()])
             link = record.link
             record.link_is_ours = await self._worker.run(self._host.link, link) is None
             tx.on_rollback("row", lambda: self._rows.remove_network(record.id))
