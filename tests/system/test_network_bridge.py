@@ -269,8 +269,13 @@ def test_addresses_can_be_chosen_on_networks_with_a_chosen_subnet() -> None:
         for bad in ("10.9.0.7", "10.10.0.1", "nonsense", "10.9.0.1"):
             with pytest.raises(EngineError):
                 await lab.start(network="small", ipam_config=_static(bad))
-        with pytest.raises(InvalidParameter, match="user configured subnets"):
+        with pytest.raises(InvalidParameter, match="user defined networks only"):
             await lab.start(ipam_config=_static("172.17.0.9"))
+        with pytest.raises(InvalidParameter, match="alias is supported only"):
+            await lab.start(aliases=["db"])
+        await lab.service.create(NetworkCreate(name="any"))
+        with pytest.raises(InvalidParameter, match="user configured subnets"):
+            await lab.start(network="any", ipam_config=_static("172.18.0.9"))
         with pytest.raises(NoSuchNetwork, match="network nowhere not found"):
             await lab.start(network="nowhere")
         with pytest.raises(InvalidParameter, match="MAC"):
@@ -343,3 +348,43 @@ def test_connect_is_fast() -> None:
         assert sorted(durations)[3] < 0.012
 
     Lab().run(scenario)
+
+
+def test_an_address_with_another_mac_is_found_at_once() -> None:
+    async def scenario(lab: Lab) -> None:
+        for mac in ("02:42:00:00:00:98", "", "02:42:00:00:00:99"):
+            one = await lab.start(mac_address=mac)
+            assert one.ip == "172.17.0.2"
+            with one.serve(80):
+                assert ask(one.ip, 80, timeout_s=0.5) == "172.17.0.1"
+            await one.release()
+
+    Lab().run(scenario)
+
+
+def test_a_restarted_container_does_not_keep_the_mac_of_an_address_it_lost() -> None:
+    async def scenario(lab: Lab) -> None:
+        one = await lab.start("one")
+        earlier = one.endpoints["bridge"]
+        await one.release()
+        two = await lab.start("two")
+        assert two.ip == earlier.ip_address
+        one.sandbox = await lab.service.open_sandbox(one.id)
+        now = await lab.service.connect(one.id, "one", one.sandbox, "bridge", earlier)
+        assert (now.ip_address, now.mac_address) == ("172.17.0.3", "02:42:ac:11:00:03")
+
+    Lab().run(scenario)
+
+
+def test_loopback_is_routed_only_where_rules_guard_it() -> None:
+    async def scenario(lab: Lab) -> None:
+        def routed(link: str) -> str:
+            return sh("sysctl", "-n", f"net.ipv4.conf.{link}.route_localnet").strip()
+
+        record = await lab.service.create(NetworkCreate(name="own"))
+        expected = "1" if lab.config.iptables else "0"
+        assert (routed("teu0"), routed(record.link)) == (expected, expected)
+        assert (routed("all"), routed(UPLINK)) == ("0", "0")
+
+    Lab().run(scenario)
+    Lab(iptables=False).run(scenario)

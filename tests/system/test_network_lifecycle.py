@@ -65,7 +65,7 @@ def test_a_failed_creation_leaves_nothing() -> None:
         assert len(lab.service.all()) == 3
         assert len(lab.db.rows("SELECT * FROM network")) == 3
         assert nft("list", "ruleset") == before
-        with pytest.raises(SubnetTaken, match="a route of this host"):
+        with pytest.raises(SubnetTaken, match="a route or resolver of this host"):
             await lab.service.create(
                 NetworkCreate(name="x", ipam=IPAM(config=[IPAMConfig(subnet="198.51.0.0/16")]))
             )

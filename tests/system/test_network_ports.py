@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -382,10 +383,7 @@ def test_a_flush_is_repaired_within_two_seconds(damage: str) -> None:
         before = nft("list", "table", "inet", "teu")
         nft(*damage.split())
         assert nft("list", "ruleset") != before
-        deadline = time.monotonic() + 2
-        while nft("list", "ruleset") != before:
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.02)
+        await until(lambda: nft("list", "ruleset") == before)
         with one.serve(80):
             assert ask("127.0.0.1", 8080) == "172.17.0.1"
 
@@ -420,7 +418,8 @@ def test_foreign_tables_are_left_alone_and_a_dropping_one_is_told(
         nft("add", "rule", "ip", "filter", "FORWARD", "jump", "DOCKER-USER")
         before = nft("list", "table", "ip", "filter")
         await lab.open()
-        assert "ip filter FORWARD drops forwarded packets" in caplog.text
+        assert "chain ip filter FORWARD drops forwarded packets" in caplog.text
+        assert len(lab.service.warnings) == 1
         one = await lab.start()
         await one.publish({"80/tcp": ":8080"})
         with one.serve(80):
@@ -430,5 +429,18 @@ def test_foreign_tables_are_left_alone_and_a_dropping_one_is_told(
                 nft("insert", "rule", "ip", "filter", "DOCKER-USER", side, "teu0", "accept")
             assert lab.from_outside(lambda: ask(HOST, 8080)) == OUTSIDE
         nft("delete", "table", "ip", "filter")
+        nft("add", "table", "ip", "other")
+        nft("add", "chain", "ip", "other", "gate", FORWARD_DROP)
+        await until(lambda: "ip other gate" in str(lab.service.warnings))
+        nft("add", "chain", "ip", "other", "gate", "{ policy accept; }")
+        await until(lambda: lab.service.warnings == [])
+        nft("delete", "table", "ip", "other")
 
     Lab().run(scenario)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 2
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)

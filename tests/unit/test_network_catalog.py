@@ -65,7 +65,7 @@ def test_a_chosen_subnet_must_be_free() -> None:
     made(networks, "a", ipam=ipam(subnet="10.1.0.0/16"))
     with pytest.raises(SubnetTaken, match=r"Pool overlaps.*network a \(10\.1\.0\.0/16\)"):
         made(networks, "b", ipam=ipam(subnet="10.1.5.0/24"))
-    with pytest.raises(SubnetTaken, match="a route of this host"):
+    with pytest.raises(SubnetTaken, match="a route or resolver of this host"):
         networks.plan(
             NetworkCreate(name="c", ipam=ipam(subnet="10.2.0.0/16")), [IPv4Network("10.2.3.0/24")]
         )

@@ -1,5 +1,6 @@
 """The texts of /etc/hosts, /etc/hostname and /etc/resolv.conf."""
 
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,11 @@ def test_resolv_conf(host_files: Path, host: str, asked: Resolver, expected: str
 def test_a_stub_without_known_upstreams_falls_back(host_files: Path) -> None:
     (host_files / "resolv").write_text(STUB)
     assert contents(Naming(hostname="h")).resolv_conf.startswith("nameserver 8.8.8.8\n")
+
+
+def test_resolvers_are_kept_out_of_our_subnets(host_files: Path) -> None:
+    (host_files / "resolv").write_text("nameserver 172.17.0.9\nnameserver ::1\nnameserver x\n")
+    assert files.resolver_networks() == [IPv4Network("172.17.0.9/32")]
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ class Catalog:
         return {record.link for record in self._records.values() if record.link}
 
     def plan(self, request: NetworkCreate, routed: Iterable[IPv4Network]) -> NetworkRecord:
-        """The record of a network to be made; `routed` are networks that the host can reach.
+        """The record of a network to be made; `routed` is what the host reaches.
 
         Raises: InvalidParameter, NotImplementedYet, NetworkNameTaken, SubnetTaken,
         PoolsExhausted, PredefinedNetwork.
@@ -178,7 +178,7 @@ class Catalog:
             if subnet.overlaps(other):
                 raise SubnetTaken(str(subnet), f"network {record.name} ({other})")
         if route := ipam.overlapping(subnet, routed):
-            raise SubnetTaken(str(subnet), f"a route of this host to {route}")
+            raise SubnetTaken(str(subnet), f"a route or resolver of this host, {route}")
 
     def _check_options(self, record: NetworkRecord) -> None:
         bridge.option_mtu(record)

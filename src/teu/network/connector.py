@@ -13,7 +13,7 @@ from typing import Final
 from teu.errors import EngineError, InvalidParameter, SystemFailure
 from teu.ids import new_id, short
 from teu.model.config import EndpointSettings
-from teu.model.network import BRIDGE, EndpointRecord, NetworkRecord, PublishedPort
+from teu.model.network import BRIDGE, PREDEFINED, EndpointRecord, NetworkRecord, PublishedPort
 from teu.network import ports
 from teu.network.bridge import DEFAULT_ROUTE, OPTION_PREFIX, BridgeDriver
 from teu.network.catalog import Catalog
@@ -57,6 +57,10 @@ class Connector:
         """The settings as they became. See `NetworkService.connect`."""
         if self._endpoints.find(container_id, network.id):
             raise AlreadyConnected(name, network.name)
+        if settings.aliases and network.name in PREDEFINED:
+            raise InvalidParameter(
+                "network-scoped alias is supported only for containers in user defined networks"
+            )
         async with Transaction("connect", short(container_id)) as tx:
             record = self._reserve(container_id, name, network, settings)
             tx.on_rollback("address", lambda: self._free_address(record))
@@ -138,6 +142,13 @@ class Connector:
                     port.host_port, record.container_name, error,
                 )  # fmt: skip
 
+    def rename(self, container_id: str, name: str) -> None:
+        for record in self._endpoints.of_container(container_id):
+            if record.container_name != name:
+                record.container_name = name
+                self._endpoints.save(record)
+        self._ports.rename(container_id, name)
+
     def hold_address(self, record: EndpointRecord) -> None:
         if record.address:
             self._catalog.addresses(record.network_id).hold(IPv4Address(record.address))
@@ -177,6 +188,10 @@ class Connector:
                 raise NoFreeAddress(network.name, network.id, str(pool.subnet))
             return taken
         address = parse_address(asked, "IPv4 address")
+        if network.name == BRIDGE:
+            raise InvalidParameter(
+                "user specified IP address is supported on user defined networks only"
+            )
         if not network.user_subnet:
             raise InvalidParameter(
                 "user specified IP address is supported only when connecting to networks with "

@@ -5,6 +5,7 @@ from teu.network.bridge import BridgeDriver
 from teu.network.catalog import Catalog
 from teu.network.config import NetworkConfig
 from teu.network.endpoints import EndpointTable
+from teu.network.files import resolver_networks
 from teu.network.firewall import Firewall
 from teu.network.kernel import HostLinks
 from teu.store.networks import NetworkRepository
@@ -57,6 +58,7 @@ class DefaultNetworks:
         link = self._host.link(self._config.bridge)
         present = self._host.addresses(link.index) if link else []
         routed = self._host.routed(self._catalog.links() | {self._config.bridge})
+        routed += resolver_networks()
         record = self._catalog.plan_bridge(stored, next(iter(present), ""), routed)
         if stored is None:
             record.link_is_ours = link is None

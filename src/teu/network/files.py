@@ -9,7 +9,7 @@ Source: hosts(5), resolv.conf(5), systemd-resolved(8).
 import os
 import re
 from collections.abc import Iterable, Sequence
-from ipaddress import ip_address
+from ipaddress import IPv4Network, ip_address
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -185,6 +185,11 @@ def host_resolver() -> Resolver:
         if any(not _is_loopback(server) for server in upstream.servers):
             return upstream
     return found
+
+
+def resolver_networks() -> list[IPv4Network]:
+    """The host's resolvers as /32s: a subnet around one of them would cut the host off from it."""
+    return [IPv4Network(one) for one in host_resolver().servers if _is_reachable(one)]
 
 
 def _hosts(naming: Naming, full_name: str) -> str:

@@ -28,6 +28,7 @@ base chain only): see `foreign_forward_drop`.
 
 import logging
 import re
+import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -61,12 +62,13 @@ class Firewall:
     """Keeps the kernel's table equal to the bridges and ports it was told. Blocking: use a thread.
 
     A batch that fails because somebody flushed the table is answered by writing the whole table
-    again. Calls are serialized by the owner.
+    again. Calls from several threads take turns.
     """
 
     def __init__(self, nft: Nft, default_bridge: str) -> None:
         self.name_after(default_bridge)
         self._nft = nft
+        self._lock = threading.RLock()
         self._bridges: dict[str, BridgeRules] = {}
         self._ports: dict[PublishedPort, None] = {}
         self.blocks_foreign_forwarding = False  # the host was no router before we came
@@ -78,46 +80,49 @@ class Firewall:
 
     def apply(self, bridges: Iterable[BridgeRules], ports: Iterable[PublishedPort]) -> None:
         """Makes the table say exactly this, in one kernel transaction; `user` is left as it is."""
-        self._bridges = {rules.link: rules for rules in bridges}
-        self._ports = dict.fromkeys(ports)
-        self.apply_again()
-
-    def apply_again(self) -> None:
-        """Writes the whole table anew, for example after somebody flushed the rule set."""
-        self._nft.run("\n".join([*self._clearing(), *self._frame(), *self._content()]))
+        with self._lock:
+            self._bridges = {rules.link: rules for rules in bridges}
+            self._ports = dict.fromkeys(ports)
+            self._write_all()
 
     def add_bridge(self, rules: BridgeRules) -> None:
-        self._bridges[rules.link] = rules
-        self._change(self._bridge_lines(rules))
+        with self._lock:
+            self._bridges[rules.link] = rules
+            self._change(self._bridge_lines(rules))
 
     def remove_bridge(self, link: str) -> None:
         """Accepts "not there"."""
-        if rules := self._bridges.pop(link, None):
-            self._change(self._bridge_removal(rules))
+        with self._lock:
+            if rules := self._bridges.pop(link, None):
+                self._change(self._bridge_removal(rules))
 
     def add_ports(self, ports: Sequence[PublishedPort]) -> None:
-        self._ports.update(dict.fromkeys(ports))
-        self._change(self._elements("add", ports))
+        with self._lock:
+            self._ports.update(dict.fromkeys(ports))
+            self._change(self._elements("add", ports))
 
     def remove_ports(self, ports: Sequence[PublishedPort]) -> None:
         """Accepts "not there"."""
-        gone = [port for port in ports if port in self._ports]
-        for port in gone:
-            del self._ports[port]
-        self._change(self._elements("delete", gone))
+        with self._lock:
+            gone = [port for port in ports if port in self._ports]
+            for port in gone:
+                del self._ports[port]
+            self._change(self._elements("delete", gone))
 
     def destroy(self) -> None:
         """Removes the table, the user's chain with it. Accepts "not there"."""
-        self._bridges, self._ports = {}, {}
-        self._nft.run(f"add table {self.table}\ndelete table {self.table}")
+        with self._lock:
+            self._bridges, self._ports = {}, {}
+            self._nft.run(f"add table {self.table}\ndelete table {self.table}")
 
     def repair(self) -> bool:
         """Writes the table anew if a chain, set or rule of ours is missing; whether it did."""
-        if self._is_intact():
-            return False
-        log.warning("table %s was changed from outside; writing it anew", self.table)
-        self.apply_again()
-        return True
+        with self._lock:
+            if self._is_intact():
+                return False
+            log.warning("table %s was changed from outside; writing it anew", self.table)
+            self._write_all()
+            return True
 
     def foreign_forward_drop(self) -> str:
         """`ip filter FORWARD` if a foreign chain drops forwarded packets by default, or empty."""
@@ -134,7 +139,10 @@ class Firewall:
             self._nft.run("\n".join(lines))
         except NftRefused as error:
             log.warning("table %s is not as expected, writing it anew: %s", self.table, error)
-            self.apply_again()
+            self._write_all()
+
+    def _write_all(self) -> None:
+        self._nft.run("\n".join([*self._clearing(), *self._frame(), *self._content()]))
 
     def _existing(self) -> list[tuple[str, str]]:
         try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -75,7 +76,7 @@ class HostLinks:
     def addresses(self, link_index: int) -> list[str]:
         """`172.17.0.1/16` of one link."""
         with self._lock:
-            found = self._netlink.addresses()
+            found = self._netlink.addresses(link_index)
         return [str(one.interface) for one in found if one.link_index == link_index]
 
     def own_addresses(self) -> set[IPv4Address]:
@@ -86,9 +87,11 @@ class HostLinks:
         """The MTU of the host's default route's link."""
         with self._lock:
             defaults = [one for one in self._netlink.routes() if not one.destination.prefixlen]
-            links = {link.index: link for link in self._netlink.links()}
-        best = min(defaults, key=lambda route: route.metric, default=None)
-        link = links.get(best.link_index) if best else None
+            best = min(defaults, key=lambda route: route.metric, default=None)
+            try:
+                link = self._netlink.link(socket.if_indextoname(best.link_index)) if best else None
+            except OSError:  # the link went in between, or a multipath route names none
+                link = None
         return link.mtu if link else DEFAULT_MTU
 
     def close(self) -> None:

@@ -178,6 +178,12 @@ class PortTable:
             self._held.setdefault((protocol, port), {}).setdefault(address, holder)
             raise
 
+    def rename(self, container_id: str, name: str) -> None:
+        for by_address in self._held.values():
+            for held in by_address.values():
+                if held.container_id == container_id:
+                    held.container_name = name
+
     def release(self, protocol: str, address: str, port: int, container_id: str) -> None:
         """Accepts "not held"; a port that somebody else holds by now is left alone."""
         by_address = self._held.get((protocol, port), {})

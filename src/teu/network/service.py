@@ -31,6 +31,7 @@ from teu.network.connector import Connector, bound_ports
 from teu.network.defaults import DefaultNetworks
 from teu.network.endpoints import EndpointTable
 from teu.network.errors import NetworkInUse, NotConnected, PredefinedNetwork
+from teu.network.files import resolver_networks
 from teu.network.firewall import Firewall
 from teu.network.kernel import HostLinks, Worker, read_sysctl, set_sysctl
 from teu.network.ports import ANY, parse_port_key, requested
@@ -44,6 +45,11 @@ from teu.tx import Transaction
 __all__ = ["Live", "NetworkConfig", "NetworkService"]
 
 REPAIR_DELAY_S = 0.3  # longer than a script needs between "flush" and its own rules
+DROPPER_WARNING = (
+    "firewall chain {} drops forwarded packets by default, those of containers too, unless a rule "
+    "there allows them; beside Docker: iptables -I DOCKER-USER -i BRIDGE -j ACCEPT; "
+    "iptables -I DOCKER-USER -o BRIDGE -j ACCEPT (BRIDGE: teu0, or another network's bridge)"
+)
 Live = tuple[str, str, str, dict[str, EndpointSettings], dict[str, list[dict[str, str]]]]
 log = logging.getLogger(__name__)
 
@@ -60,7 +66,7 @@ class NetworkService:
         self._router_mark = exec_root / "netns" / ".forwarding-was-off"
         self._worker = Worker()
         self._host = HostLinks()
-        self._driver = BridgeDriver(self._host, config.mtu)
+        self._driver = BridgeDriver(self._host, config.mtu, guarded=config.iptables)
         self._nft = Nft() if config.iptables else None
         self._firewall = Firewall(self._nft, config.bridge) if self._nft else None
         self._connector = Connector(
@@ -72,6 +78,8 @@ class NetworkService:
             self._firewall,
         )  # fmt: skip
         self._changing = asyncio.Lock()  # creating and removing networks, one at a time
+        self.warnings: list[str] = []  # what keeps networks from working, for `info`
+        self._dropper = ""
         self._watch: TableWatch | None = None
         self._repair: asyncio.Task[None] | None = None
 
@@ -85,15 +93,16 @@ class NetworkService:
             self._catalog.add(record)
         self._endpoints.load({record.id for record in self._catalog.all()})
         self._defaults.ensure()
+        await self._worker.run(self._enable_forwarding)
+        if self._firewall:  # before the bridges: see BridgeDriver
+            await self._worker.run(self._write_rules, self._firewall)
         for record in self._catalog.bridges():
             await self._ensure_bridge(record)
         for endpoint in self._endpoints.all():
             self._connector.hold_address(endpoint)
             network = self._catalog.get(endpoint.network_id)
             await self._worker.run(self._driver.separate, network, endpoint)
-        await self._worker.run(self._enable_forwarding)
         if self._firewall:
-            await self._worker.run(self._write_rules, self._firewall)
             self._watch = TableWatch()
             asyncio.get_running_loop().add_reader(self._watch.fileno(), self._rules_changed)
 
@@ -126,16 +135,16 @@ class NetworkService:
         """
         async with self._changing, Transaction("create network", request.name) as tx:
             routed = await self._worker.run(self._host.routed, self._catalog.links())
-            record = self._catalog.plan(request, routed)
+            record = self._catalog.plan(request, [*routed, *resolver_networks()])
             link = record.link
             record.link_is_ours = await self._worker.run(self._host.link, link) is None
             tx.on_rollback("row", lambda: self._rows.remove_network(record.id))
             tx.on_rollback("bridge", lambda: self._worker.run(self._driver.remove, record))
             self._rows.save_network(record)
-            await self._worker.run(self._driver.ensure, record)
             if firewall := self._firewall:
                 tx.on_rollback("rules", lambda: self._worker.run(firewall.remove_bridge, link))
                 await self._worker.run(firewall.add_bridge, firewall_rules(record))
+            await self._worker.run(self._driver.ensure, record)
             self._catalog.add(record)
             tx.commit()
         return record
@@ -152,6 +161,8 @@ class NetworkService:
                 tx.on_rollback("catalog", lambda: self._catalog.add(record))
                 self._catalog.drop(record)  # from here on nobody can connect
                 if firewall := self._firewall:
+                    rules = firewall_rules(record)
+                    tx.on_rollback("rules", lambda: self._worker.run(firewall.add_bridge, rules))
                     await self._worker.run(firewall.remove_bridge, record.link)
                 await self._worker.run(self._driver.remove, record)
                 self._rows.remove_network(record.id)
@@ -236,6 +247,10 @@ class NetworkService:
         with os_errors(f"network of container {short(container_id)}"):
             await self._connector.release(container_id)
 
+    def rename(self, container_id: str, name: str) -> None:
+        """The container's new name, for messages about who holds what."""
+        self._connector.rename(container_id, name)
+
     def host_gateway(self) -> str:
         """The address that `host-gateway` stands for in extra hosts; empty if there is none."""
         if self._config.host_gateway_ip:
@@ -247,8 +262,8 @@ class NetworkService:
         """After `start`: takes back addresses and ports of containers that ran on meanwhile."""
         for container_id, name, _sandbox, _networks, _ports in live:
             for endpoint in self._endpoints.of_container(container_id):
-                endpoint.container_name = name
                 self._connector.restore(endpoint)
+            self.rename(container_id, name)
 
     async def reap(self, live_ids: set[str]) -> None:
         """Removes endpoints, ports, rules and sandboxes of everyone but `live_ids`."""
@@ -292,19 +307,20 @@ class NetworkService:
                 self._firewall.blocks_foreign_forwarding = self._router_mark.exists()
 
     def _rules_changed(self) -> None:
-        """Somebody deleted something of our table (or we did): looks after it in a moment."""
+        """Somebody changed the rule set (it may have been us): looks after it in a moment."""
         if self._watch is None or self._firewall is None:
             return
-        lost = self._watch.lost_something(self._firewall.name)
-        if lost and (self._repair is None or self._repair.done()):
-            self._repair = asyncio.create_task(self._repair_rules(self._firewall), name="repair")
+        news = self._watch.read(self._firewall.name)
+        if news and (self._repair is None or self._repair.done()):
+            self._repair = asyncio.create_task(self._look_after(self._firewall), name="repair")
 
-    async def _repair_rules(self, firewall: Firewall) -> None:
+    async def _look_after(self, firewall: Firewall) -> None:
         await asyncio.sleep(REPAIR_DELAY_S)
         try:
             await self._worker.run(firewall.repair)
+            await self._worker.run(self._look_for_droppers, firewall)
         except EngineError:
-            log.exception("the firewall table cannot be repaired")
+            log.exception("the firewall table cannot be looked after")
 
     async def _stop_watching(self) -> None:
         if self._watch:
@@ -318,10 +334,14 @@ class NetworkService:
     def _write_rules(self, firewall: Firewall) -> None:
         rules = [firewall_rules(record) for record in self._catalog.bridges()]
         firewall.apply(rules, self._endpoints.ports())
-        if dropper := firewall.foreign_forward_drop():
-            bridges = " ".join(rule.link for rule in rules)
-            log.warning(
-                "nftables chain %s drops forwarded packets by default, also those of containers; "
-                "allow the bridges there (%s), for Docker's rules: iptables -I DOCKER-USER -i "
-                "BRIDGE -j ACCEPT; iptables -I DOCKER-USER -o BRIDGE -j ACCEPT", dropper, bridges,
-            )  # fmt: skip
+        self._look_for_droppers(firewall)
+
+    def _look_for_droppers(self, firewall: Firewall) -> None:
+        """A foreign chain that drops what is forwarded cuts containers off; we cannot overrule it
+        (see `firewall`), so it is said: in the log once, and in `warnings` while it lasts.
+        """
+        dropper = firewall.foreign_forward_drop()
+        self.warnings = [DROPPER_WARNING.format(dropper)] if dropper else []
+        if dropper and dropper != self._dropper:
+            log.warning("%s", self.warnings[0])
+        self._dropper = dropper

@@ -33,6 +33,7 @@ from teu.sys.netlink_socket import (
 _NEWLINK, _DELLINK, _GETLINK, _SETLINK = 16, 17, 18, 19
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
+_DELNEIGH, _NDA_DST = 29, 1
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 4, 10, 18
 _IFLA_PROTINFO, _IFLA_NET_NS_FD, _IFLA_AF_SPEC = 12, 28, 26
@@ -50,6 +51,7 @@ _PROTO_BOOT, _SCOPE_UNIVERSE, _SCOPE_LINK, _TYPE_UNICAST = 3, 0, 253, 1
 _LINK = struct.Struct("=BxHiII")
 _ADDRESS = struct.Struct("=BBBBi")
 _ROUTE = struct.Struct("=BBBBBBBBI")
+_NEIGHBOUR = struct.Struct("=B3xiHBB")
 
 
 class Link(Struct, frozen=True):
@@ -177,6 +179,14 @@ def delete_route(destination: IPv4Network) -> Request:
     return Request(_DELROUTE, 0, body, f"delete route {destination}", (errno.ESRCH,))
 
 
+def forget_neighbour(link_index: int, address: IPv4Address) -> Request:
+    """Drops what ARP knows of an address. Accepts "nothing"."""
+    body = _NEIGHBOUR.pack(socket.AF_INET, link_index, 0, 0, 0)
+    body += attribute(_NDA_DST, address.packed)
+    what = f"forget neighbour {address}"
+    return Request(_DELNEIGH, 0, body, what, (errno.ENOENT, errno.EINVAL))
+
+
 class Netlink(NetlinkSocket):
     """A route socket of the calling thread's network namespace."""
 
@@ -193,9 +203,9 @@ class Netlink(NetlinkSocket):
         found = self.get(request, _NEWLINK)
         return _parse_link(found) if found else None
 
-    def addresses(self) -> list[Address]:
-        """All IPv4 addresses."""
-        body = _ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0)
+    def addresses(self, link_index: int = 0) -> list[Address]:
+        """IPv4 addresses of one link, or of all."""
+        body = _ADDRESS.pack(socket.AF_INET, 0, 0, 0, link_index)
         return [_parse_address(data) for data in self.dump(_GETADDR, body, "list addresses")]
 
     def routes(self) -> list[Route]:

@@ -13,6 +13,7 @@ import errno
 import socket
 import struct
 import threading
+from enum import Flag
 from typing import Final
 
 from teu.errors import SystemFailure
@@ -24,6 +25,7 @@ _SUBSYSTEM: Final = 10 << 8  # NFNL_SUBSYS_NFTABLES
 _DELETIONS: Final = frozenset(
     _SUBSYSTEM | kind for kind in (2, 5, 8, 11)
 )  # table, chain, rule, set
+_NEW_CHAIN: Final = _SUBSYSTEM | 3
 _TABLE_NAME: Final = 1  # the same attribute number in all of these messages
 _MESSAGE: Final = struct.Struct("=IH10x")
 _EVENT_SIZE: Final = 64 * 1024
@@ -73,10 +75,21 @@ class Nft:
             self._context = None
 
 
-class TableWatch:
-    """Hears when something of one table is deleted, by whomever. For `loop.add_reader`.
+class TableNews(Flag):
+    """`LOST`: the table, or a chain, rule or set of it, was deleted. `FOREIGN_CHAIN`: another
+    table got a chain, or a chain there another policy.
+    """
 
-    Elements of sets and maps are not told: they come and go with every published port.
+    NOTHING = 0
+    LOST = 1
+    FOREIGN_CHAIN = 2
+
+
+class TableWatch:
+    """Hears of changes to the rule set that matter to the owner of one table.
+
+    For `loop.add_reader`. Elements of sets and maps are not told: they come and go with every
+    published port.
     """
 
     def __init__(self) -> None:
@@ -93,37 +106,36 @@ class TableWatch:
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def lost_something(self, table: str) -> bool:
-        """Reads all that was told; True if the table, or a chain, rule or set of it, was deleted.
-
-        Also True when more was told than the kernel could keep for us.
-        """
-        lost = False
+    def read(self, table: str) -> TableNews:
+        """All that was told since; everything when it was more than the kernel could keep."""
+        news = TableNews.NOTHING
         while True:
             try:
                 packet = self._socket.recv(_EVENT_SIZE)
             except BlockingIOError:
-                return lost
+                return news
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                lost = True
+                news |= TableNews.LOST | TableNews.FOREIGN_CHAIN
                 continue
-            lost = lost or _tells_loss(packet, table.encode() + b"\0")
+            news |= _news(packet, table.encode() + b"\0")
 
     def close(self) -> None:
         self._socket.close()
 
 
-def _tells_loss(packet: bytes, table: bytes) -> bool:
-    offset = 0
+def _news(packet: bytes, table: bytes) -> TableNews:
+    news, offset = TableNews.NOTHING, 0
     while offset + _MESSAGE.size <= len(packet):
         size, kind = _MESSAGE.unpack_from(packet, offset)
         name = attributes(packet[offset : offset + size], _MESSAGE.size + 4).get(_TABLE_NAME)
         if kind in _DELETIONS and name == table:
-            return True
+            news |= TableNews.LOST
+        elif kind == _NEW_CHAIN and name != table:
+            news |= TableNews.FOREIGN_CHAIN
         offset += max((size + 3) & ~3, _MESSAGE.size)
-    return False
+    return news
 
 
 def _load() -> ctypes.CDLL:
