@@ -242,3 +242,21 @@ def test_bad_default_ulimit_stops_the_start(tmp_path: Path) -> None:
     made = service(tmp_path, default_ulimits={"nofile": limit})
     with pytest.raises(InvalidParameter, match="must be less than or equal to hard limit"):
         asyncio.run(made.start())
+
+
+@pytest.mark.skipif(shutil.which("crun") is None, reason="needs crun")
+def test_reload_keeps_what_running_containers_need(tmp_path: Path) -> None:
+    made = service(tmp_path, runtimes={"mine": RuntimeBinary("/opt/mine")})
+    new = RuntimeConfig(
+        exec_root=tmp_path, runtimes={"other": RuntimeBinary("crun")}, default_shm_size=7
+    )
+    asyncio.run(made.reload(new))
+    assert made.binary("mine").path == "/opt/mine"
+    assert made.binary("other").path == "crun"
+    host = HostConfig()
+    made.fill_defaults(host)
+    assert host.shm_size == 7
+    broken = RuntimeConfig(exec_root=tmp_path, default_runtime="nothing")
+    with pytest.raises(InvalidParameter, match="unknown or invalid runtime name: nothing"):
+        asyncio.run(made.reload(broken))
+    assert made.default_runtime == "crun"

@@ -21,11 +21,15 @@ log = logging.getLogger(__name__)
 
 
 class Runtimes:
-    """The configured runtimes and the two that are always known."""
+    """The configured runtimes and the two that are always known.
 
-    def __init__(self, config: RuntimeConfig) -> None:
+    `before`: those of the configuration until now, for containers that still use them.
+    """
+
+    def __init__(self, config: RuntimeConfig, before: "Runtimes | None" = None) -> None:
         builtin = {name: RuntimeBinary(name) for name in (CRUN, RUNC)}
-        self._known = {**builtin, **config.runtimes}
+        known = before._known if before else {}
+        self._known: dict[str, RuntimeBinary] = {**known, **builtin, **config.runtimes}
         self.default = config.default_runtime
         self._state = config.exec_root / "runtimes"
         self.versions: dict[str, str] = {}
@@ -56,7 +60,9 @@ class Runtimes:
         """Program and global options; all state of the runtime is below its own `--root`."""
         name = self.name(asked)
         binary = self._known[name]
-        command = [binary.path, *binary.args, "--root", str(self._state / name)]
+        # Absolute, for the children's PATH is not the daemon's.
+        program = shutil.which(binary.path) or binary.path
+        command = [program, *binary.args, "--root", str(self._state / name)]
         if name in self._crun:
             command.append("--cgroup-manager=cgroupfs")
         return command
@@ -80,11 +86,11 @@ class Runtimes:
             raise SystemFailure(_mixture(cgroups))
 
     async def _probe(self, name: str) -> None:
-        binary = self._known[name]
-        if shutil.which(binary.path) is None:
+        program = shutil.which(self._known[name].path)
+        if program is None:
             return
         try:
-            told = await run([binary.path, "--version"], timeout_s=PROBE_LIMIT_S)
+            told = await run([program, "--version"], timeout_s=PROBE_LIMIT_S)
         except EngineError as error:
             log.warning("runtime %s does not tell its version: %s", name, error)
             return

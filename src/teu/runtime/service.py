@@ -73,15 +73,30 @@ class RuntimeService:
         """
         self._cgroups = Cgroups.detect()
         self._facts = HostFacts.detect(self._cgroups)
-        for limit in self._config.default_ulimits.values():
-            limits.check_ulimit(limit, self._facts)
         self._own_hostname = os.uname().nodename
         self._recursive_read_only = seccomp.Machine.this().kernel >= (5, 12)
+        self._check_ulimits(self._config)
         await asyncio.gather(
             self._runtimes.start(self._cgroups),
             self._apparmor.start(),
             self._filters.get("", capabilities.DEFAULT),
         )
+
+    async def reload(self, config: RuntimeConfig) -> None:
+        """Takes over another configuration for the containers that start from now on.
+
+        Runtimes that are no longer configured stay callable for the containers that use them.
+        Raises: as `start`; the old configuration stays then.
+        """
+        self._check_ulimits(config)
+        runtimes = Runtimes(config, self._runtimes)
+        filters = FilterCache(config.exec_root / "seccomp", config.seccomp_profile)
+        await asyncio.gather(runtimes.start(self._cgroups), filters.get("", capabilities.DEFAULT))
+        self._config, self._runtimes, self._filters = config, runtimes, filters
+
+    def _check_ulimits(self, config: RuntimeConfig) -> None:
+        for limit in config.default_ulimits.values():
+            limits.check_ulimit(limit, self._facts)
 
     @property
     def cgroups(self) -> Cgroups:
@@ -319,5 +334,5 @@ class RuntimeService:
 
 
 def _says_gone(stderr: bytes) -> bool:
-    """Whether the runtime knows nothing of that container (crun's and runc's words)."""
-    return b"does not exist" in stderr or b"No such file or directory" in stderr
+    """crun and runc take a missing container as deleted; others may say so and fail."""
+    return b"does not exist" in stderr
