@@ -213,6 +213,27 @@ def test_defaults_are_filled_in(tmp_path: Path) -> None:
     assert (asked.memory_swap, asked.cgroupns_mode) == (-1, "private")
 
 
+def test_hidden_paths_are_filled_in(tmp_path: Path) -> None:
+    made = service(tmp_path)
+    plain = HostConfig()
+    made.fill_defaults(plain)
+    assert "/proc/kcore" in (plain.masked_paths or [])
+    assert "/proc/sys" in (plain.readonly_paths or [])
+    assert plain.oom_kill_disable is False
+    assert plain.security_opt is None
+    privileged = HostConfig(privileged=True)
+    made.fill_defaults(privileged)
+    assert privileged.masked_paths is privileged.readonly_paths is None
+    assert privileged.security_opt == ["label=disable"]
+    shown = HostConfig(security_opt=["systempaths=unconfined"])
+    made.fill_defaults(shown)
+    assert shown.masked_paths == shown.readonly_paths == []
+    chosen = HostConfig(masked_paths=["/x"], pid_mode="host", security_opt=["label=user:u"])
+    made.fill_defaults(chosen)
+    assert chosen.masked_paths == ["/x"]
+    assert chosen.security_opt == ["label=user:u"]
+
+
 @pytest.mark.parametrize(
     ("configured", "privileged", "expected"),
     [("", False, "host"), ("private", False, "private"), ("private", True, "host")],

@@ -228,16 +228,23 @@ class RuntimeService:
 
     def fill_defaults(self, host: HostConfig) -> None:
         """Writes what Docker writes into an asked configuration at create: runtime, shared
-        memory, swap, IPC and cgroup namespace mode. Inspect shows them."""
+        memory, swap, OOM killer, IPC and cgroup namespace mode, hidden paths. Inspect shows them.
+
+        Raises: InvalidParameter for a security option that does not exist.
+        """
         host.runtime = host.runtime or self._runtimes.default
         host.shm_size = host.shm_size or self._config.default_shm_size
         host.ipc_mode = host.ipc_mode or self._config.ipc_mode
         if host.memory > 0 and not host.memory_swap:
             host.memory_swap = 2 * host.memory
+        if host.oom_kill_disable is None:
+            host.oom_kill_disable = False
         if not host.cgroupns_mode:
             unified = self._cgroups.unified
             default = self._config.cgroupns_mode or (PRIVATE if unified else HOST)
             host.cgroupns_mode = HOST if host.privileged and not unified else default
+        spec.fill_hidden_paths(host)
+        security.fill_label(host)
 
     def validate(self, host: HostConfig, config: ContainerConfig) -> list[str]:
         """Checks a container at create time, after `fill_defaults`, before a host name is filled

@@ -12,8 +12,9 @@ from typing import Any, Final
 
 from msgspec import Raw, Struct
 
+from teu.model.config import HostConfig
 from teu.model.container import ContainerRecord, MountPoint
-from teu.runtime import devices, mountspec, namespaces, processes, resources
+from teu.runtime import devices, mountspec, namespaces, processes, resources, security
 from teu.runtime.namespaces import HOST, Joins
 from teu.runtime.processes import Confinement
 from teu.runtime.security import SecurityOptions
@@ -122,6 +123,18 @@ def masked_paths() -> tuple[str, ...]:
     """What a container shall not read: MASKED_PATHS and each CPU's thermal counters, which tell
     about the neighbours' work (GHSA-6fw5-f8r9-fgfm). Looked up once."""
     return (*MASKED_PATHS, *sorted(glob.glob(_THERMAL)))
+
+
+def fill_hidden_paths(host: HostConfig) -> None:
+    """Writes the default lists into an asked configuration, as inspect shows them; none for a
+    privileged container or `systempaths=unconfined`. Raises: InvalidParameter."""
+    if host.privileged:
+        return
+    shown = security.parse(host.security_opt or ()).unconfined_paths
+    if host.masked_paths is None:
+        host.masked_paths = [] if shown else list(masked_paths())
+    if host.readonly_paths is None:
+        host.readonly_paths = [] if shown else list(READONLY_PATHS)
 
 
 def _paths(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from teu.runtime import seccomp_policy
 from teu.runtime.config import RuntimeBinary
 
 if TYPE_CHECKING:
@@ -81,3 +82,13 @@ def test_filter_cache_survives_and_heals(make_bench: Callable[..., Bench], tmp_p
     again = make_bench()
     assert files[0].read_bytes() == program
     assert again.output("grep Seccomp: /proc/self/status").endswith("2")
+
+
+def test_fallback_profile(bench: Bench) -> None:
+    """Our own profile, for hosts without the distribution's: programs run, namespaces do not."""
+    profile = json.dumps(seccomp_policy.PROFILE)
+    lines = _profile(bench, PROBES, security_opt=[f"seccomp={profile}"])
+    denied = [line for line in lines if "not permitted" in line or "denied" in line]
+    for word in ("unshare", "mount", "sethostname"):
+        assert any(word in line for line in denied), lines
+    assert any("127.0.0.1" in line for line in lines)
