@@ -10,8 +10,10 @@ import pytest
 from teu.errors import InvalidParameter
 from teu.model.config import ContainerConfig, DeviceMapping, HostConfig, Ulimit
 from teu.runtime import validate
+from teu.runtime.binaries import Runtimes
 from teu.runtime.config import RuntimeBinary, RuntimeConfig
 from teu.runtime.service import RuntimeService
+from teu.sys.cgroup import Cgroups
 
 MIB = 1 << 20
 
@@ -281,3 +283,36 @@ def test_reload_keeps_what_running_containers_need(tmp_path: Path) -> None:
     with pytest.raises(InvalidParameter, match="unknown or invalid runtime name: nothing"):
         asyncio.run(made.reload(broken))
     assert made.default_runtime == "crun"
+
+
+@pytest.mark.parametrize(
+    ("says", "program", "recursive"),
+    [
+        ("crun version 1.8.1", True, True),
+        ("crun version 1.29.1", True, True),
+        ("crun version 1.7", True, True),
+        ("crun version 1.6", False, True),
+        ("crun version 0.17", False, False),
+        ("crun version 2.0", False, True),
+        ("runc version 1.1.5+ds1", False, True),
+        ("runc version 1.0.0", False, False),
+        ("youki version 9.9", False, False),
+        ("", False, False),
+    ],
+)
+def test_what_a_runtime_is_trusted_with(
+    tmp_path: Path, says: str, program: bool, recursive: bool
+) -> None:
+    """A runtime that does not know a compiled filter, or `rro`, ignores it without a word."""
+    fake = tmp_path / "runtime"
+    fake.write_text(f"#!/bin/sh\necho '{says}'\necho 'commit: 1'\n")
+    fake.chmod(0o755)
+    config = RuntimeConfig(
+        exec_root=tmp_path, runtimes={"x": RuntimeBinary(str(fake))}, default_runtime="x"
+    )
+    runtimes = Runtimes(config)
+    asyncio.run(runtimes.start(Cgroups(False, {})))
+    assert runtimes.takes_seccomp_program("x") is program
+    assert runtimes.takes_recursive_read_only("") is recursive
+    manager = "--cgroup-manager=cgroupfs"
+    assert (manager in runtimes.command("x")) is says.startswith("crun")

@@ -16,7 +16,10 @@ PROBE_LIMIT_S: Final = 10.0
 _SHIM_NAMES: Final = {"io.containerd.runc.v2": RUNC, "io.containerd.runtime.v1.linux": RUNC}
 _INIT_NAMES: Final = ("docker-init", "tini-static", "tini", "catatonit", "dumb-init")
 _INIT_FOLDERS: Final = ("/usr/libexec/teu", "/usr/libexec/docker", "/usr/libexec", "/usr/bin")
-_CRUN_VERSION: Final = re.compile(rb"crun version (\d+)(?:\.(\d+))?")
+_VERSION: Final = re.compile(r"(crun|runc) version (\d+)(?:\.(\d+))?")
+_UNKNOWN: Final = ("", (0, 0))
+_NEVER: Final = (1 << 30, 0)
+_FIRST_WITH_RRO: Final = {CRUN: (1, 4), RUNC: (1, 1)}
 log = logging.getLogger(__name__)
 
 
@@ -33,7 +36,7 @@ class Runtimes:
         self.default = config.default_runtime
         self._state = config.exec_root / "runtimes"
         self.versions: dict[str, str] = {}
-        self._crun: dict[str, tuple[int, int]] = {}
+        self._family: dict[str, tuple[str, tuple[int, int]]] = {}
 
     @property
     def names(self) -> list[str]:
@@ -54,7 +57,14 @@ class Runtimes:
         """Whether the runtime loads a compiled filter instead of the profile. Known of crun 1.7
         and its successors of the same major version; nobody else must be trusted with it, for a
         runtime that ignores the annotation would start the container unfiltered."""
-        return (1, 7) <= self._crun.get(self.name(asked), (0, 0)) < (2, 0)
+        family, version = self._family.get(self.name(asked), _UNKNOWN)
+        return family == CRUN and (1, 7) <= version < (2, 0)
+
+    def takes_recursive_read_only(self, asked: str) -> bool:
+        """Whether the runtime knows the mount option `rro`. One that does not would leave the
+        mount writable without a word."""
+        family, version = self._family.get(self.name(asked), _UNKNOWN)
+        return version >= _FIRST_WITH_RRO.get(family, _NEVER)
 
     def command(self, asked: str) -> list[str]:
         """Program and global options; all state of the runtime is below its own `--root`."""
@@ -63,7 +73,7 @@ class Runtimes:
         # Absolute, for the children's PATH is not the daemon's.
         program = shutil.which(binary.path) or binary.path
         command = [program, *binary.args, "--root", str(self._state / name)]
-        if name in self._crun:
+        if self._family.get(name, _UNKNOWN)[0] == CRUN:
             command.append("--cgroup-manager=cgroupfs")
         return command
 
@@ -82,7 +92,7 @@ class Runtimes:
                 f"the default runtime {self.default} is missing: {binary.path} cannot be run; "
                 f"install it (apt install {self.default}) or set another default-runtime"
             )
-        if self.default in self._crun and cgroups.stray:
+        if self._family.get(self.default, _UNKNOWN)[0] == CRUN and cgroups.stray:
             raise SystemFailure(_mixture(cgroups))
 
     async def _probe(self, name: str) -> None:
@@ -96,8 +106,8 @@ class Runtimes:
             return
         first = told.stdout.decode(errors="replace").partition("\n")[0]
         self.versions[name] = first.rpartition(" ")[2]
-        if match := _CRUN_VERSION.match(told.stdout):
-            self._crun[name] = (int(match[1]), int(match[2] or 0))
+        if match := _VERSION.match(first):
+            self._family[name] = (match[1], (int(match[2]), int(match[3] or 0)))
 
 
 def find_init(configured: str) -> Path:

@@ -308,7 +308,8 @@ class RuntimeService:
             etc_files=etc_files,
             shm=self._shared_memory(record),
             init=self._init_binary(record),
-            recursive_read_only=self._recursive_read_only,
+            recursive_read_only=self._recursive_read_only
+            and self._runtimes.takes_recursive_read_only(record.host.runtime),
             shm_bytes=self._config.default_shm_size,
         )
 

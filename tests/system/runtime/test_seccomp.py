@@ -26,12 +26,16 @@ def _profile(bench: Bench, script: str, **host: Any) -> list[str]:
     return bench.output(f"({script}) 2>&1 || true", host=host).splitlines()
 
 
-def test_compiled_filter_acts_like_the_runtimes_own(make_bench: Callable[..., Bench]) -> None:
+def test_compiled_filter_acts_like_the_runtimes_own(
+    make_bench: Callable[..., Bench], tmp_path: Path
+) -> None:
     compiled = make_bench()
-    plain = make_bench(
-        runtimes={"other": RuntimeBinary("crun")},
+    old = tmp_path / "old-crun"  # claims to be one that does not know compiled filters
+    old.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && echo crun version 1.6 && exit\nexec crun "$@"\n'
     )
-    plain.service._runtimes._crun.clear()
+    old.chmod(0o755)
+    plain = make_bench(runtimes={"crun": RuntimeBinary(str(old))})
     for caps in ([], ["SYS_ADMIN"], ["SYS_NICE"]):
         first, second = (_profile(bench, PROBES, cap_add=caps) for bench in (compiled, plain))
         assert first == second
