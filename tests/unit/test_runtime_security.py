@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from teu.errors import InvalidParameter, SystemFailure
-from teu.model.config import DeviceMapping
+from teu.model.config import DeviceMapping, DeviceRequest
 from teu.runtime import apparmor, capabilities, devices, security
 from teu.runtime.apparmor import AppArmor
 from teu.runtime.security import SecurityOptions
@@ -185,6 +185,14 @@ def test_bad_permissions(permissions: str) -> None:
     mapping = DeviceMapping(path_on_host="/dev/null", cgroup_permissions=permissions)
     with pytest.raises(InvalidParameter, match="invalid device mode"):
         devices.from_mapping(mapping)
+
+
+def test_device_requests_are_refused() -> None:
+    request = DeviceRequest(count=-1, capabilities=[["gpu"], ["a", "b"]])
+    with pytest.raises(InvalidParameter) as caught:
+        devices.refuse_request(request)
+    text = 'could not select device driver "" with capabilities: [[gpu] [a b]]'
+    assert caught.value.message == text
 
 
 # --- AppArmor

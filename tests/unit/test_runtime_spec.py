@@ -326,6 +326,9 @@ def test_read_only_bind_on_an_old_kernel() -> None:
     point = MountPoint(type="volume", source="/src", destination="/dst", rw=False)
     config = built(record(mounts=[point]), sources=Sources(recursive_read_only=False))
     assert mount_at(config, "/dst")["options"] == ["rbind", "ro", "rprivate"]
+    point.options = ["rro"]
+    with pytest.raises(InvalidParameter, match="/dst cannot be read-only recursively"):
+        built(record(mounts=[point]), sources=Sources(recursive_read_only=False))
 
 
 @pytest.mark.parametrize(

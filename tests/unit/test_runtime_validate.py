@@ -10,8 +10,10 @@ import pytest
 from teu.errors import InvalidParameter
 from teu.model.config import ContainerConfig, DeviceMapping, HostConfig, Ulimit
 from teu.runtime import validate
+from teu.runtime.binaries import Runtimes
 from teu.runtime.config import RuntimeBinary, RuntimeConfig
 from teu.runtime.service import RuntimeService
+from teu.sys.cgroup import Cgroups
 
 MIB = 1 << 20
 
@@ -213,6 +215,27 @@ def test_defaults_are_filled_in(tmp_path: Path) -> None:
     assert (asked.memory_swap, asked.cgroupns_mode) == (-1, "private")
 
 
+def test_hidden_paths_are_filled_in(tmp_path: Path) -> None:
+    made = service(tmp_path)
+    plain = HostConfig()
+    made.fill_defaults(plain)
+    assert "/proc/kcore" in (plain.masked_paths or [])
+    assert "/proc/sys" in (plain.readonly_paths or [])
+    assert plain.oom_kill_disable is False
+    assert plain.security_opt is None
+    privileged = HostConfig(privileged=True)
+    made.fill_defaults(privileged)
+    assert privileged.masked_paths is privileged.readonly_paths is None
+    assert privileged.security_opt == ["label=disable"]
+    shown = HostConfig(security_opt=["systempaths=unconfined"])
+    made.fill_defaults(shown)
+    assert shown.masked_paths == shown.readonly_paths == []
+    chosen = HostConfig(masked_paths=["/x"], pid_mode="host", security_opt=["label=user:u"])
+    made.fill_defaults(chosen)
+    assert chosen.masked_paths == ["/x"]
+    assert chosen.security_opt == ["label=user:u"]
+
+
 @pytest.mark.parametrize(
     ("configured", "privileged", "expected"),
     [("", False, "host"), ("private", False, "private"), ("private", True, "host")],
@@ -242,3 +265,54 @@ def test_bad_default_ulimit_stops_the_start(tmp_path: Path) -> None:
     made = service(tmp_path, default_ulimits={"nofile": limit})
     with pytest.raises(InvalidParameter, match="must be less than or equal to hard limit"):
         asyncio.run(made.start())
+
+
+@pytest.mark.skipif(shutil.which("crun") is None, reason="needs crun")
+def test_reload_keeps_what_running_containers_need(tmp_path: Path) -> None:
+    made = service(tmp_path, runtimes={"mine": RuntimeBinary("/opt/mine")})
+    new = RuntimeConfig(
+        exec_root=tmp_path, runtimes={"other": RuntimeBinary("crun")}, default_shm_size=7
+    )
+    asyncio.run(made.reload(new))
+    assert made.binary("mine").path == "/opt/mine"
+    assert made.binary("other").path == "crun"
+    host = HostConfig()
+    made.fill_defaults(host)
+    assert host.shm_size == 7
+    broken = RuntimeConfig(exec_root=tmp_path, default_runtime="nothing")
+    with pytest.raises(InvalidParameter, match="unknown or invalid runtime name: nothing"):
+        asyncio.run(made.reload(broken))
+    assert made.default_runtime == "crun"
+
+
+@pytest.mark.parametrize(
+    ("says", "program", "recursive"),
+    [
+        ("crun version 1.8.1", True, True),
+        ("crun version 1.29.1", True, True),
+        ("crun version 1.7", True, True),
+        ("crun version 1.6", False, True),
+        ("crun version 0.17", False, False),
+        ("crun version 2.0", False, True),
+        ("runc version 1.1.5+ds1", False, True),
+        ("runc version 1.0.0", False, False),
+        ("youki version 9.9", False, False),
+        ("", False, False),
+    ],
+)
+def test_what_a_runtime_is_trusted_with(
+    tmp_path: Path, says: str, program: bool, recursive: bool
+) -> None:
+    """A runtime that does not know a compiled filter, or `rro`, ignores it without a word."""
+    fake = tmp_path / "runtime"
+    fake.write_text(f"#!/bin/sh\necho '{says}'\necho 'commit: 1'\n")
+    fake.chmod(0o755)
+    config = RuntimeConfig(
+        exec_root=tmp_path, runtimes={"x": RuntimeBinary(str(fake))}, default_runtime="x"
+    )
+    runtimes = Runtimes(config)
+    asyncio.run(runtimes.start(Cgroups(False, {})))
+    assert runtimes.takes_seccomp_program("x") is program
+    assert runtimes.takes_recursive_read_only("") is recursive
+    manager = "--cgroup-manager=cgroupfs"
+    assert (manager in runtimes.command("x")) is says.startswith("crun")

@@ -16,20 +16,27 @@ PROBE_LIMIT_S: Final = 10.0
 _SHIM_NAMES: Final = {"io.containerd.runc.v2": RUNC, "io.containerd.runtime.v1.linux": RUNC}
 _INIT_NAMES: Final = ("docker-init", "tini-static", "tini", "catatonit", "dumb-init")
 _INIT_FOLDERS: Final = ("/usr/libexec/teu", "/usr/libexec/docker", "/usr/libexec", "/usr/bin")
-_CRUN_VERSION: Final = re.compile(rb"crun version (\d+)(?:\.(\d+))?")
+_VERSION: Final = re.compile(r"(crun|runc) version (\d+)(?:\.(\d+))?")
+_UNKNOWN: Final = ("", (0, 0))
+_NEVER: Final = (1 << 30, 0)
+_FIRST_WITH_RRO: Final = {CRUN: (1, 4), RUNC: (1, 1)}
 log = logging.getLogger(__name__)
 
 
 class Runtimes:
-    """The configured runtimes and the two that are always known."""
+    """The configured runtimes and the two that are always known.
 
-    def __init__(self, config: RuntimeConfig) -> None:
+    `before`: those of the configuration until now, for containers that still use them.
+    """
+
+    def __init__(self, config: RuntimeConfig, before: "Runtimes | None" = None) -> None:
         builtin = {name: RuntimeBinary(name) for name in (CRUN, RUNC)}
-        self._known = {**builtin, **config.runtimes}
+        known = before._known if before else {}
+        self._known: dict[str, RuntimeBinary] = {**known, **builtin, **config.runtimes}
         self.default = config.default_runtime
         self._state = config.exec_root / "runtimes"
         self.versions: dict[str, str] = {}
-        self._crun: dict[str, tuple[int, int]] = {}
+        self._family: dict[str, tuple[str, tuple[int, int]]] = {}
 
     @property
     def names(self) -> list[str]:
@@ -50,14 +57,23 @@ class Runtimes:
         """Whether the runtime loads a compiled filter instead of the profile. Known of crun 1.7
         and its successors of the same major version; nobody else must be trusted with it, for a
         runtime that ignores the annotation would start the container unfiltered."""
-        return (1, 7) <= self._crun.get(self.name(asked), (0, 0)) < (2, 0)
+        family, version = self._family.get(self.name(asked), _UNKNOWN)
+        return family == CRUN and (1, 7) <= version < (2, 0)
+
+    def takes_recursive_read_only(self, asked: str) -> bool:
+        """Whether the runtime knows the mount option `rro`. One that does not would leave the
+        mount writable without a word."""
+        family, version = self._family.get(self.name(asked), _UNKNOWN)
+        return version >= _FIRST_WITH_RRO.get(family, _NEVER)
 
     def command(self, asked: str) -> list[str]:
         """Program and global options; all state of the runtime is below its own `--root`."""
         name = self.name(asked)
         binary = self._known[name]
-        command = [binary.path, *binary.args, "--root", str(self._state / name)]
-        if name in self._crun:
+        # Absolute, for the children's PATH is not the daemon's.
+        program = shutil.which(binary.path) or binary.path
+        command = [program, *binary.args, "--root", str(self._state / name)]
+        if self._family.get(name, _UNKNOWN)[0] == CRUN:
             command.append("--cgroup-manager=cgroupfs")
         return command
 
@@ -76,22 +92,22 @@ class Runtimes:
                 f"the default runtime {self.default} is missing: {binary.path} cannot be run; "
                 f"install it (apt install {self.default}) or set another default-runtime"
             )
-        if self.default in self._crun and cgroups.stray:
+        if self._family.get(self.default, _UNKNOWN)[0] == CRUN and cgroups.stray:
             raise SystemFailure(_mixture(cgroups))
 
     async def _probe(self, name: str) -> None:
-        binary = self._known[name]
-        if shutil.which(binary.path) is None:
+        program = shutil.which(self._known[name].path)
+        if program is None:
             return
         try:
-            told = await run([binary.path, "--version"], timeout_s=PROBE_LIMIT_S)
+            told = await run([program, "--version"], timeout_s=PROBE_LIMIT_S)
         except EngineError as error:
             log.warning("runtime %s does not tell its version: %s", name, error)
             return
         first = told.stdout.decode(errors="replace").partition("\n")[0]
         self.versions[name] = first.rpartition(" ")[2]
-        if match := _CRUN_VERSION.match(told.stdout):
-            self._crun[name] = (int(match[1]), int(match[2] or 0))
+        if match := _VERSION.match(first):
+            self._family[name] = (match[1], (int(match[2]), int(match[3] or 0)))
 
 
 def find_init(configured: str) -> Path:

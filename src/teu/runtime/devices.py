@@ -9,10 +9,10 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from teu.errors import InvalidParameter
-from teu.model.config import DeviceMapping
+from teu.model.config import DeviceMapping, DeviceRequest
 
 OciObject = dict[str, Any]
 
@@ -97,6 +97,14 @@ def describe(path: str, facts: os.stat_result) -> OciObject | None:
         "uid": facts.st_uid,
         "gid": facts.st_gid,
     }
+
+
+def refuse_request(request: DeviceRequest) -> NoReturn:
+    """`--gpus`: no device driver is built in. Raises: InvalidParameter with Docker's text."""
+    wanted = " ".join(f"[{' '.join(group)}]" for group in request.capabilities or ())
+    raise InvalidParameter(
+        f'could not select device driver "{request.driver}" with capabilities: [{wanted}]'
+    )
 
 
 def block_numbers(path: str) -> tuple[int, int]:

@@ -113,6 +113,11 @@ def _from_point(point: MountPoint, recursive_read_only: bool) -> OciMount:
     words = list(dict.fromkeys(point.options))
     if "bind" not in words and "rbind" not in words:
         words.insert(0, "rbind")
+    if "rro" in words and not recursive_read_only:
+        raise InvalidParameter(
+            f"mount {point.destination} cannot be read-only recursively: this needs Linux 5.12, "
+            "and crun 1.4 or runc 1.1"
+        )
     if not point.rw and not {"ro", "rro"} & set(words):
         words.append("rro" if recursive_read_only and "rbind" in words else "ro")
     if not PROPAGATIONS & set(words):

@@ -11,6 +11,8 @@ from typing import Any
 from msgspec import Struct
 
 from teu.errors import InvalidParameter
+from teu.model.config import HostConfig
+from teu.runtime.namespaces import HOST
 
 UNCONFINED = "unconfined"
 BUILTIN = "builtin"
@@ -29,6 +31,16 @@ class SecurityOptions(Struct, frozen=True):
     unconfined_paths: bool = False
     writable_cgroups: bool | None = None
     labels: tuple[str, ...] = ()
+
+
+def fill_label(host: HostConfig) -> None:
+    """Adds Docker's `label=disable` where a container shares so much with the host that labels
+    make no sense; without SELinux it changes nothing but what inspect shows."""
+    options = host.security_opt or []
+    if any(option.startswith("label=") for option in options):
+        return
+    if host.privileged or HOST in (host.ipc_mode, host.pid_mode):
+        host.security_opt = [*options, "label=disable"]
 
 
 def parse(options: Sequence[str]) -> SecurityOptions:

@@ -73,15 +73,30 @@ class RuntimeService:
         """
         self._cgroups = Cgroups.detect()
         self._facts = HostFacts.detect(self._cgroups)
-        for limit in self._config.default_ulimits.values():
-            limits.check_ulimit(limit, self._facts)
         self._own_hostname = os.uname().nodename
         self._recursive_read_only = seccomp.Machine.this().kernel >= (5, 12)
+        self._check_ulimits(self._config)
         await asyncio.gather(
             self._runtimes.start(self._cgroups),
             self._apparmor.start(),
             self._filters.get("", capabilities.DEFAULT),
         )
+
+    async def reload(self, config: RuntimeConfig) -> None:
+        """Takes over another configuration for the containers that start from now on.
+
+        Runtimes that are no longer configured stay callable for the containers that use them.
+        Raises: as `start`; the old configuration stays then.
+        """
+        self._check_ulimits(config)
+        runtimes = Runtimes(config, self._runtimes)
+        filters = FilterCache(config.exec_root / "seccomp", config.seccomp_profile)
+        await asyncio.gather(runtimes.start(self._cgroups), filters.get("", capabilities.DEFAULT))
+        self._config, self._runtimes, self._filters = config, runtimes, filters
+
+    def _check_ulimits(self, config: RuntimeConfig) -> None:
+        for limit in config.default_ulimits.values():
+            limits.check_ulimit(limit, self._facts)
 
     @property
     def cgroups(self) -> Cgroups:
@@ -213,16 +228,23 @@ class RuntimeService:
 
     def fill_defaults(self, host: HostConfig) -> None:
         """Writes what Docker writes into an asked configuration at create: runtime, shared
-        memory, swap, IPC and cgroup namespace mode. Inspect shows them."""
+        memory, swap, OOM killer, IPC and cgroup namespace mode, hidden paths. Inspect shows them.
+
+        Raises: InvalidParameter for a security option that does not exist.
+        """
         host.runtime = host.runtime or self._runtimes.default
         host.shm_size = host.shm_size or self._config.default_shm_size
         host.ipc_mode = host.ipc_mode or self._config.ipc_mode
         if host.memory > 0 and not host.memory_swap:
             host.memory_swap = 2 * host.memory
+        if host.oom_kill_disable is None:
+            host.oom_kill_disable = False
         if not host.cgroupns_mode:
             unified = self._cgroups.unified
             default = self._config.cgroupns_mode or (PRIVATE if unified else HOST)
             host.cgroupns_mode = HOST if host.privileged and not unified else default
+        spec.fill_hidden_paths(host)
+        security.fill_label(host)
 
     def validate(self, host: HostConfig, config: ContainerConfig) -> list[str]:
         """Checks a container at create time, after `fill_defaults`, before a host name is filled
@@ -286,7 +308,8 @@ class RuntimeService:
             etc_files=etc_files,
             shm=self._shared_memory(record),
             init=self._init_binary(record),
-            recursive_read_only=self._recursive_read_only,
+            recursive_read_only=self._recursive_read_only
+            and self._runtimes.takes_recursive_read_only(record.host.runtime),
             shm_bytes=self._config.default_shm_size,
         )
 
@@ -319,5 +342,5 @@ class RuntimeService:
 
 
 def _says_gone(stderr: bytes) -> bool:
-    """Whether the runtime knows nothing of that container (crun's and runc's words)."""
-    return b"does not exist" in stderr or b"No such file or directory" in stderr
+    """crun and runc take a missing container as deleted; others may say so and fail."""
+    return b"does not exist" in stderr

@@ -5,13 +5,16 @@ in `Facts`; the result is what Docker gives its runtime for the same request, le
 effect. Source: OCI runtime specification 1.0.2, config.md and config-linux.md.
 """
 
+import glob
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 from msgspec import Raw, Struct
 
+from teu.model.config import HostConfig
 from teu.model.container import ContainerRecord, MountPoint
-from teu.runtime import devices, mountspec, namespaces, processes, resources
+from teu.runtime import devices, mountspec, namespaces, processes, resources, security
 from teu.runtime.namespaces import HOST, Joins
 from teu.runtime.processes import Confinement
 from teu.runtime.security import SecurityOptions
@@ -32,6 +35,7 @@ MASKED_PATHS: Final = (
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 )
+_THERMAL: Final = "/sys/devices/system/cpu/cpu*/thermal_throttle"
 READONLY_PATHS: Final = (
     "/proc/bus",
     "/proc/fs",
@@ -100,7 +104,7 @@ def _linux(record: ContainerRecord, facts: Facts) -> dict[str, Any]:
             "devices": rules,
             **resources.build(record.host, unified=facts.unified),
         },
-        "maskedPaths": _paths(record, facts, record.host.masked_paths, MASKED_PATHS),
+        "maskedPaths": _paths(record, facts, record.host.masked_paths, masked_paths()),
         "readonlyPaths": _paths(record, facts, record.host.readonly_paths, READONLY_PATHS),
     }
     if existing:
@@ -114,6 +118,25 @@ def _linux(record: ContainerRecord, facts: Facts) -> dict[str, Any]:
     return linux
 
 
+@cache
+def masked_paths() -> tuple[str, ...]:
+    """What a container shall not read: MASKED_PATHS and each CPU's thermal counters, which tell
+    about the neighbours' work (GHSA-6fw5-f8r9-fgfm). Looked up once."""
+    return (*MASKED_PATHS, *sorted(glob.glob(_THERMAL)))
+
+
+def fill_hidden_paths(host: HostConfig) -> None:
+    """Writes the default lists into an asked configuration, as inspect shows them; none for a
+    privileged container or `systempaths=unconfined`. Raises: InvalidParameter."""
+    if host.privileged:
+        return
+    shown = security.parse(host.security_opt or ()).unconfined_paths
+    if host.masked_paths is None:
+        host.masked_paths = [] if shown else list(masked_paths())
+    if host.readonly_paths is None:
+        host.readonly_paths = [] if shown else list(READONLY_PATHS)
+
+
 def _paths(
     record: ContainerRecord, facts: Facts, asked: list[str] | None, default: tuple[str, ...]
 ) -> list[str]:
@@ -125,6 +148,8 @@ def _paths(
 def _devices(record: ContainerRecord) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Device nodes to make and device rules."""
     host = record.host
+    for request in host.device_requests or ():
+        devices.refuse_request(request)
     asked = [devices.from_mapping(mapping) for mapping in host.devices or ()]
     nodes = [node for found, _ in asked for node in found]
     if not host.privileged:

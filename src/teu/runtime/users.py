@@ -1,6 +1,6 @@
 """Who a container's process runs as: `--user` and `--group-add` looked up inside its rootfs.
 
-The files belong to the image and are hostile: they are opened with openat2(RESOLVE_IN_ROOT), must
+The files belong to the image and are hostile: they are opened beneath the rootfs, must
 be regular, and are read up to a limit. As in Docker, a numeric name is always an id, the first
 matching line wins, lines that make no sense are skipped, and a missing file has no entries.
 Source: passwd(5), group(5).
@@ -15,11 +15,10 @@ from typing import Final
 from msgspec import Struct
 
 from teu.errors import InvalidParameter, SystemFailure
-from teu.sys import syscalls
+from teu.sys.beneath import open_beneath
 
 FILE_LIMIT_BYTES: Final = 4 << 20
 MAX_ID: Final = 2**31 - 1
-_RETRIES: Final = 20
 
 
 class User(Struct, frozen=True):
@@ -151,7 +150,7 @@ def _read(root_fd: int, path: str) -> bytes:
     Looked at before it is opened: opening a FIFO waits, and opening a device may do things.
     """
     try:
-        path_fd = open_in_root(root_fd, path, os.O_PATH)
+        path_fd = open_beneath(root_fd, os.fsencode(path), os.O_PATH)
     except (FileNotFoundError, NotADirectoryError):
         return b""
     except OSError as error:
@@ -168,19 +167,3 @@ def _read(root_fd: int, path: str) -> bytes:
             f"/{path} of the container is larger than {FILE_LIMIT_BYTES >> 20} MiB; make it smaller"
         )
     return content
-
-
-def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0) -> int:
-    """openat2(RESOLVE_IN_ROOT), again when a concurrent rename made the kernel give up."""
-    for _ in range(_RETRIES):
-        try:
-            return syscalls.openat2(
-                root_fd,
-                path,
-                flags,
-                mode=mode,
-                resolve=syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS,
-            )
-        except BlockingIOError:
-            continue
-    raise BlockingIOError(11, "the directory keeps changing", path)

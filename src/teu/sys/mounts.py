@@ -1,7 +1,7 @@
 """Mounts: overlay, bind, tmpfs, unmounting, and what is mounted now.
 
 Paths are absolute and belong to the engine; a path that a client or an image names must be
-resolved first (`syscalls.openat2` with RESOLVE_IN_ROOT). All functions block for as long as the
+resolved first (`beneath.open_beneath`). All functions block for as long as the
 kernel does: fractions of a millisecond for overlay, bind and tmpfs; unmounting may write back.
 Source: mount(2), umount2(2), proc_pid_mountinfo(5), Documentation/filesystems/overlayfs.rst.
 """

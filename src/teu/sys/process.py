@@ -91,7 +91,7 @@ async def run(
 
     The end is the program's own: a descendant that keeps the output pipes open (a runtime that
     leaves a daemon behind) is not waited for.
-    Args:   argv: program (searched in the daemon's PATH unless it has a slash) and arguments.
+    Args:   argv: program (searched in the PATH of `env` unless it has a slash) and arguments.
             timeout_s: seconds for the whole run.  stdin: all of its input; then end of file.
             pass_fds: descriptors that it inherits under the same numbers; still the caller's.
             check: raise CommandFailed unless it exits with 0.

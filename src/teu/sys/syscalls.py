@@ -2,7 +2,7 @@
 
 Every wrapper raises OSError with the path in question; constants keep the kernel's names and
 values (uapi headers). Calls release the interpreter lock, so the slow ones may run in a thread.
-Source: openat2(2), mount(2), umount2(2), unshare(2), setns(2).
+Source: mount(2), umount2(2), unshare(2), setns(2).
 """
 
 import ctypes
@@ -17,17 +17,7 @@ from teu.errors import SystemFailure
 CLONE_FS: Final = 0x200
 CLONE_NEWNET: Final = 0x40000000
 
-RESOLVE_NO_XDEV: Final = 0x01
-RESOLVE_NO_MAGICLINKS: Final = 0x02
-RESOLVE_NO_SYMLINKS: Final = 0x04
-RESOLVE_BENEATH: Final = 0x08
-RESOLVE_IN_ROOT: Final = 0x10
-
-_SYS_OPENAT2: Final = 437  # on every architecture
-
 _libc = ctypes.CDLL(None, use_errno=True)
-_syscall = _libc.syscall
-_syscall.restype = ctypes.c_long
 _mount = _libc.mount
 _mount.argtypes = (
     ctypes.c_char_p,
@@ -42,34 +32,6 @@ _unshare = _libc.unshare
 _unshare.argtypes = (ctypes.c_int,)
 _setns = _libc.setns
 _setns.argtypes = (ctypes.c_int, ctypes.c_int)
-
-
-class _OpenHow(ctypes.Structure):
-    _fields_ = (
-        ("flags", ctypes.c_uint64),
-        ("mode", ctypes.c_uint64),
-        ("resolve", ctypes.c_uint64),
-    )
-
-
-def openat2(dir_fd: int, path: str, flags: int, *, resolve: int, mode: int = 0) -> int:
-    """A new close-on-exec descriptor for `path` below `dir_fd`; the caller closes it.
-
-    `resolve` limits how names are followed; with RESOLVE_IN_ROOT the directory is the root even
-    for absolute symlinks and `..`. Raises: OSError (EAGAIN: the kernel saw a rename race; the
-    caller may try again).
-    """
-    how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
-    return _checked(
-        _syscall(
-            ctypes.c_long(_SYS_OPENAT2),
-            ctypes.c_int(dir_fd),
-            ctypes.c_char_p(os.fsencode(path)),
-            ctypes.byref(how),
-            ctypes.c_size_t(ctypes.sizeof(how)),
-        ),
-        path,
-    )
 
 
 def mount(

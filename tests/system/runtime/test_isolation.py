@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from teu.errors import SystemFailure
 from teu.runtime import capabilities
+from teu.runtime.apparmor import AppArmor
+from teu.sys.process import run
 
 if TYPE_CHECKING:
     from .conftest import Bench
@@ -104,9 +109,50 @@ def test_unconfined_system_paths(bench: Bench) -> None:
     assert int(bench.output("cat /proc/interrupts | wc -c", host=host)) > 0
     empty = {"masked_paths": [], "readonly_paths": []}
     said = bench.output(
-        "cat /proc/interrupts | wc -c; echo 9000 > /proc/sys/kernel/msgmax", host=empty
+        "cat /proc/interrupts | wc -c; echo 9000 > /proc/sys/kernel/shmmax", host=empty
     )
     assert int(said) > 0
+
+
+needs_apparmor = pytest.mark.skipif(
+    not AppArmor().available or shutil.which("apparmor_parser") is None, reason="needs AppArmor"
+)
+
+
+@needs_apparmor
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ({}, "teu-default (enforce)"),
+        ({"security_opt": ["apparmor=unconfined"]}, "unconfined"),
+        ({"privileged": True}, "unconfined"),
+    ],
+)
+def test_apparmor_profile(bench: Bench, host: dict[str, Any], expected: str) -> None:
+    record, _ = bench.start(host=host)
+    assert bench.exec(record, "cat /proc/self/attr/current").stdout.decode().strip() == expected
+    assert bench.exec(record, "cat /proc/1/attr/current").stdout.decode().strip() == expected
+
+
+@needs_apparmor
+def test_apparmor_denies_mounts_even_with_the_capability(bench: Bench) -> None:
+    host = {"cap_add": ["SYS_ADMIN"]}
+    said = bench.output("mount -t tmpfs none /tmp 2>&1 || true", host=host)
+    assert "Permission denied" in said
+    assert bench.output("kill -0 1; cat /proc/1/stat | wc -l", host=host) == "1"
+
+
+@needs_apparmor
+def test_apparmor_profile_comes_back(bench: Bench) -> None:
+    asyncio.run(run(["apparmor_parser", "-R"], stdin=b"profile teu-default {}", timeout_s=60))
+    assert bench.output("cat /proc/self/attr/current").startswith("teu-default")
+
+
+@needs_apparmor
+def test_apparmor_profile_that_is_not_loaded(bench: Bench) -> None:
+    record = bench.record("true", host={"security_opt": ["apparmor=no-such-profile"]})
+    with pytest.raises(SystemFailure, match="'no-such-profile' is not loaded"):
+        asyncio.run(bench.prepare(record))
 
 
 def test_default_mounts(bench: Bench) -> None:

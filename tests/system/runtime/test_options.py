@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -142,6 +143,9 @@ def test_slave_propagation(bench: Bench, tmp_path: Path) -> None:
     assert bench.exec(record, "ls /s/late").stdout == b"seen\n"
 
 
+needs_init = pytest.mark.skipif(
+    not any(map(shutil.which, ("docker-init", "tini", "catatonit"))), reason="needs an init (tini)"
+)
 needs_fuse = pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="needs /dev/fuse")
 
 
@@ -265,6 +269,7 @@ def test_shared_memory_size(bench: Bench) -> None:
     assert bench.output("ls /dev/shm 2>&1 || true", host={"ipc_mode": "none"}).startswith("ls:")
 
 
+@needs_init
 def test_init(bench: Bench) -> None:
     said = bench.output("echo $$; cat /proc/1/cmdline | head -c 17", host={"init": True})
     pid, one = said.splitlines()

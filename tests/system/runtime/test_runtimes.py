@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from teu.errors import InvalidParameter, SystemFailure
+from teu.runtime.binaries import Runtimes
 from teu.runtime.config import RuntimeBinary, RuntimeConfig
 from teu.runtime.service import RuntimeService
+from teu.sys.cgroup import Cgroups
 
 if TYPE_CHECKING:
     from .conftest import Bench
@@ -63,3 +65,15 @@ def test_missing_init(bench: Bench, make_bench: Callable[..., Bench]) -> None:
     record = other.record("true", host={"init": True})
     with pytest.raises(SystemFailure, match="the init-path /no/such/init cannot be executed"):
         asyncio.run(other.prepare(record))
+
+
+def test_mixture_of_cgroup_versions_is_explained(tmp_path: Path) -> None:
+    mixed = Cgroups(unified=False, mounts={}, stray=frozenset(("hugetlb", "misc")))
+    with pytest.raises(SystemFailure) as caught:
+        asyncio.run(Runtimes(RuntimeConfig(exec_root=tmp_path)).start(mixed))
+    assert "not mounted as version 1: hugetlb, misc" in caught.value.message
+    assert "mount -t cgroup -o hugetlb cgroup /sys/fs/cgroup/hugetlb" in caught.value.message
+    assert "default-runtime: runc" in caught.value.message
+    other = RuntimeConfig(exec_root=tmp_path, default_runtime="runc")
+    if shutil.which("runc"):
+        asyncio.run(Runtimes(other).start(mixed))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from teu.runtime import seccomp_policy
 from teu.runtime.config import RuntimeBinary
 
 if TYPE_CHECKING:
@@ -25,12 +26,16 @@ def _profile(bench: Bench, script: str, **host: Any) -> list[str]:
     return bench.output(f"({script}) 2>&1 || true", host=host).splitlines()
 
 
-def test_compiled_filter_acts_like_the_runtimes_own(make_bench: Callable[..., Bench]) -> None:
+def test_compiled_filter_acts_like_the_runtimes_own(
+    make_bench: Callable[..., Bench], tmp_path: Path
+) -> None:
     compiled = make_bench()
-    plain = make_bench(
-        runtimes={"other": RuntimeBinary("crun")},
+    old = tmp_path / "old-crun"  # claims to be one that does not know compiled filters
+    old.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && echo crun version 1.6 && exit\nexec crun "$@"\n'
     )
-    plain.service._runtimes._crun.clear()
+    old.chmod(0o755)
+    plain = make_bench(runtimes={"crun": RuntimeBinary(str(old))})
     for caps in ([], ["SYS_ADMIN"], ["SYS_NICE"]):
         first, second = (_profile(bench, PROBES, cap_add=caps) for bench in (compiled, plain))
         assert first == second
@@ -81,3 +86,13 @@ def test_filter_cache_survives_and_heals(make_bench: Callable[..., Bench], tmp_p
     again = make_bench()
     assert files[0].read_bytes() == program
     assert again.output("grep Seccomp: /proc/self/status").endswith("2")
+
+
+def test_fallback_profile(bench: Bench) -> None:
+    """Our own profile, for hosts without the distribution's: programs run, namespaces do not."""
+    profile = json.dumps(seccomp_policy.PROFILE)
+    lines = _profile(bench, PROBES, security_opt=[f"seccomp={profile}"])
+    denied = [line for line in lines if "not permitted" in line or "denied" in line]
+    for word in ("unshare", "mount", "sethostname"):
+        assert any(word in line for line in denied), lines
+    assert any("127.0.0.1" in line for line in lines)
