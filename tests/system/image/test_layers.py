@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from harness.imagelab import directory, hard_link, member, symlink, tar_of
 
+from harness.imagelab import directory, hard_link, member, symlink, tar_of
 from teu.errors import DataLoss
 from teu.image.layers import LayerFiles, Pieces, StagedLayer
 from teu.store.images import LayerRow
