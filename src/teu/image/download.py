@@ -121,22 +121,27 @@ class _Download:
         self._part = stock.blobs.part(descriptor.digest)
         self._hash = hashlib.sha256()
         self._size_bytes = 0
+        self._resumed = False
         self._staged: list[StagedLayer] = []
 
     async def run(self, progress: Progress, layer_id: str) -> StagedLayer:
+        try:
+            return await self._from_part(progress, layer_id)
+        except WrongDigest:
+            if not self._resumed:
+                raise
+        # What an earlier attempt left was bad: once more, from the start.
+        self._hash = hashlib.sha256()
+        self._size_bytes = 0
+        return await self._from_part(progress, layer_id)
+
+    async def _from_part(self, progress: Progress, layer_id: str) -> StagedLayer:
         try:
             fd = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise SystemFailure(f"cannot write {self._part}: {error}") from error
         try:
-            resumed = await self._stock.in_thread_to_the_end(self._resume, fd)
-            try:
-                return await self._attempt(fd, progress, layer_id)
-            except WrongDigest:
-                if not resumed:
-                    raise
-            # What an earlier attempt left was bad: once more, from the start.
-            self._reset(fd)
+            await self._stock.in_thread_to_the_end(self._resume, fd)
             return await self._attempt(fd, progress, layer_id)
         finally:
             os.close(fd)
@@ -144,7 +149,7 @@ class _Download:
     async def _attempt(self, fd: int, progress: Progress, layer_id: str) -> StagedLayer:
         async with Transaction("download", layer_id) as tx:
             tx.on_rollback("staged layer", self._discard)
-            followed = FollowedFile(self._part)
+            followed = FollowedFile(fd)
             unpacking = asyncio.ensure_future(
                 self._stock.in_thread(self._unpack_in_thread, followed)
             )
@@ -217,20 +222,14 @@ class _Download:
     def _unpack_in_thread(self, followed: FollowedFile) -> None:
         self._staged.append(self._stock.layers.stage(followed))
 
-    def _resume(self, fd: int) -> bool:
-        """Takes what an earlier attempt left into the hash; whether there was any."""
+    def _resume(self, fd: int) -> None:
+        """Takes what an earlier attempt left into the hash."""
         if os.fstat(fd).st_size > self._descriptor.size:
             os.ftruncate(fd, 0)
         while data := os.read(fd, _BATCH_BYTES):
             self._hash.update(data)
             self._size_bytes += len(data)
-        return self._size_bytes > 0
-
-    def _reset(self, fd: int) -> None:
-        os.ftruncate(fd, 0)
-        os.lseek(fd, 0, os.SEEK_SET)
-        self._hash = hashlib.sha256()
-        self._size_bytes = 0
+        self._resumed = self._size_bytes > 0
 
     async def _discard(self) -> None:
         while self._staged:
