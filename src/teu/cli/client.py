@@ -87,10 +87,17 @@ class Client:
         headers: Mapping[str, str] | None = None,
     ) -> Iterator[Any]:
         """The JSON objects of a streamed answer, as they arrive."""
-        response = self.request(method, path, query, body, headers)
+        return self.objects(self.request(method, path, query, body, headers))
+
+    def objects(self, response: Response) -> Iterator[Any]:
+        """The JSON objects of a body, one a line, as they arrive. Raises: Failure."""
+        for line in self.lines(response):
+            yield self._parse(line)
+
+    def lines(self, response: Response) -> Iterator[bytes]:
+        """The lines of a body, as they arrive. Raises: Failure."""
         try:
-            for line in response.lines():
-                yield self._parse(line)
+            yield from response.lines()
         except (OSError, ProtocolError) as error:
             raise self._broken(error) from error
 
@@ -128,10 +135,11 @@ class Client:
         So several requests, each on its own connection, can be on their way at once.
         """
         connection = self._send(method, path, query, body, headers)
+        version = self.version
 
         def answer() -> Response:
             response = self._receive(connection, method)
-            if response.status == BAD_REQUEST and self._falls_back(response):
+            if response.status == BAD_REQUEST and self._falls_back(response, version):
                 again = self._send(method, path, query, body, headers)
                 response = self._receive(again, method)
             return response
@@ -174,6 +182,19 @@ class Client:
             raise self._broken(error) from error
         self._release(response)
         return body
+
+    def copy(self, response: Response, write: Callable[[bytes], object]) -> None:
+        """Hands the body to `write` as it arrives. Raises: Failure when it breaks off."""
+        chunks = response.chunks()
+        while True:
+            try:
+                data = next(chunks, b"")
+            except (OSError, ProtocolError) as error:
+                raise self._broken(error) from error
+            if not data:
+                break
+            write(data)
+        self._release(response)
 
     def negotiate(self) -> None:
         """Asks the daemon for its version, once, before something that cannot be sent twice."""
@@ -258,10 +279,10 @@ class Client:
             text = body["message"]
         return DaemonError(text or f"request returned status {response.status}", response.status)
 
-    def _falls_back(self, response: Response) -> bool:
-        """True when the daemon refused our version and its own one is now in use."""
+    def _falls_back(self, response: Response, sent: str) -> bool:
+        """True when the daemon refused the version `sent` and its own one is now in use."""
         theirs = response.headers.get("api-version", "")
-        if self._pinned or not theirs or not _older(theirs, self.version):
+        if self._pinned or not theirs or not _older(theirs, sent):
             return False
         self._release_body(response)
         self._adopt(theirs)

@@ -1,7 +1,7 @@
-"""A container in the foreground: attach, wait, start, and the streams between.
+"""A container or an exec in the foreground: its streams, its terminal, its exit status.
 
-The attach and the wait are registered before the start, so nothing is lost of a container that
-ends at once. Both requests are on their way together; each has a connection of its own.
+For a container the attach and the wait are registered before the start, so nothing is lost of
+one that ends at once. Both requests are on their way together, each on its own connection.
 """
 
 from __future__ import annotations
@@ -14,15 +14,81 @@ from teu.cli.terminal import DEFAULT_DETACH_KEYS, KeyWatch, RawMode, parse_detac
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from teu.cli.http1 import Response
     from teu.cli.session import Session
 
+DETACHED = "read escape sequence"
 
-class Foreground:
-    """One attached container. `supervise` is the whole story; start and attach use its parts.
 
-    tty: the container has a terminal. stdin, stdout, stderr: what to attach.
+class Front:
+    """The terminal's side of an upgraded stream.
+
+    path: the API object whose window size follows ours. tty: it has a terminal. stdin: ours is
+    attached. Call `leave` at the end, whatever happens.
+    """
+
+    def __init__(
+        self, session: Session, path: str, *, tty: bool, stdin: bool, detach_keys: str
+    ) -> None:
+        self._client = session.client
+        self._path = path
+        self._tty = tty
+        self._stdin = stdin
+        self._detach_keys = detach_keys or session.config.text("detachKeys")
+        self._raw = RawMode(0)
+        self._stream: Stream | None = None
+
+    def _open(self, response: Response) -> None:
+        keys = KeyWatch(_keys(self._detach_keys)) if self._tty and self._stdin else None
+        self._stream = Stream(response, raw=self._tty, keys=keys)
+
+    def _enter_raw_mode(self) -> None:
+        """Keys go to the container as they are typed, until `leave`."""
+        if self._tty and self._stdin:
+            from teu.cli.signals import undo_before_death
+
+            undo_before_death(self._raw.restore)
+            self._raw.enter()
+
+    def _run(self) -> None:
+        """Copies until the other side closes its output. Raises: Detached, Failure."""
+        stream = self._stream
+        assert stream is not None
+        if self._tty:
+            from teu.cli.signals import on_window_change
+
+            self._resize()
+            on_window_change(self._resize)
+        if self._stdin:
+            stream.start_input()
+        try:
+            stream.copy_output()
+        finally:
+            self._raw.restore()
+
+    def _resize(self) -> None:
+        """Hands on the size of our window. A failure is not worth an error."""
+        rows, columns = size()
+        if not rows and not columns:
+            return
+        try:
+            self._client.post(f"{self._path}/resize", {"h": rows, "w": columns})
+        except Failure:
+            pass
+
+    def _leave(self) -> None:
+        """Gives the terminal back and closes the stream, whatever happened before."""
+        self._raw.restore()
+        if self._stream is not None:
+            self._stream.close()
+
+
+class ContainerFront(Front):
+    """A container in the foreground: `supervise` starts it, `join` finds it running.
+
+    stdin, stdout, stderr: what to attach.
     """
 
     def __init__(
@@ -36,54 +102,75 @@ class Foreground:
         stderr: bool = True,
         detach_keys: str = "",
     ) -> None:
-        self._client = session.client
-        self._container = container
-        self._tty = tty
+        path = f"/containers/{container}"
+        super().__init__(session, path, tty=tty, stdin=stdin, detach_keys=detach_keys)
         self._streams = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
-        self._detach_keys = detach_keys or session.config.text("detachKeys")
-        self._raw = RawMode(0)
-        self._stream: Stream | None = None
         self._exit: Response | None = None
-
-    def request(self, condition: str) -> None:
-        """Attaches and asks for the exit status; returns when the daemon has both.
-
-        condition: "next-exit", "removed", or "" for a container that runs already.
-        Raises: DaemonError, Failure.
-        """
-        path = f"/containers/{self._container}"
-        query = {"stream": True, "detachKeys": self._detach_keys or None, **self._streams}
-        attached = self._client.upgrade(f"{path}/attach", query)
-        waiting = self._client.open("POST", f"{path}/wait", {"condition": condition or None})
-        keys = None
-        if self._tty and self._streams["stdin"]:
-            keys = KeyWatch(_keys(self._detach_keys))
-        self._stream = Stream(attached(), raw=self._tty, keys=keys)
-        self._exit = self._client.check(waiting())
 
     def supervise(self, condition: str, *, proxy: bool) -> int:
         """Attaches, starts the container and stays with it; its exit status (0 if detached).
 
+        condition: "next-exit", or "removed" for a container that removes itself.
         proxy: hand signals on to the container. Raises: DaemonError, Failure.
         """
         try:
-            self.request(condition)
-            self.enter_raw_mode()
+            self._request(condition)
+            self._enter_raw_mode()
             started = self._proxy_signals() if proxy else None
-            try:
-                self._client.post(f"/containers/{self._container}/start")
-            except DaemonError:
-                if condition == "removed":
-                    self._await_removal()
-                raise
+            self._start(condition)
             if started:
                 started()
-            self.run()
-            return self.exit_status()
+            self._run()
+            return self._exit_status()
         except Detached:
             return 0
         finally:
-            self.leave()
+            self._leave()
+
+    def join(self, *, proxy: bool) -> int:
+        """Attaches to a container that runs already; its exit status.
+
+        Raises: DaemonError, Failure (also when the user detached, as Docker does).
+        """
+        try:
+            self._request("")
+            self._enter_raw_mode()
+            if proxy:
+                self._proxy_signals()()
+            self._run()
+            return self._exit_status()
+        except Detached:
+            raise Failure(DETACHED) from None
+        finally:
+            self._leave()
+
+    def _request(self, condition: str) -> None:
+        query = {"stream": True, "detachKeys": self._detach_keys or None, **self._streams}
+        attached = self._client.upgrade(f"{self._path}/attach", query)
+        waiting = self._client.open("POST", f"{self._path}/wait", {"condition": condition or None})
+        self._open(attached())
+        self._exit = self._client.check(waiting())
+
+    def _start(self, condition: str) -> None:
+        try:
+            self._client.post(f"{self._path}/start")
+        except DaemonError:
+            if condition == "removed":
+                # The daemon removes it now; wait, so that its name is free for the next try.
+                try:
+                    self._exit_status()
+                except Failure:
+                    pass
+            raise
+
+    def _exit_status(self) -> int:
+        """Waits for the container's end; its exit status. Raises: Failure (status 125)."""
+        assert self._exit is not None
+        answer = self._client.finish_json(self._exit)
+        error = answer.get("Error") or {}
+        if error.get("Message"):
+            raise Failure(f"Error waiting for container: {error['Message']}", 125)
+        return int(answer.get("StatusCode", 0))
 
     def _proxy_signals(self) -> Callable[[], None]:
         """Hands signals on to the container; call the result when it has started."""
@@ -93,68 +180,9 @@ class Foreground:
         proxy.install()
         return proxy.open
 
-    def _await_removal(self) -> None:
-        """A container that could not start is removed by the daemon: its name is free then."""
-        try:
-            self.exit_status()
-        except Failure:
-            pass
-
-    def enter_raw_mode(self) -> None:
-        """Keys go to the container as they are typed. Undone by `run` and `leave`."""
-        if self._tty and self._streams["stdin"]:
-            from teu.cli.signals import undo_before_death
-
-            undo_before_death(self._raw.restore)
-            self._raw.enter()
-
-    def leave(self) -> None:
-        """Gives the terminal back and closes the stream, whatever happened before."""
-        self._raw.restore()
-        if self._stream is not None:
-            self._stream.close()
-
-    def run(self) -> None:
-        """Copies until the container closes its output. Raises: Detached, Failure."""
-        stream = self._stream
-        assert stream is not None
-        if self._tty:
-            self._follow_window()
-        if self._streams["stdin"]:
-            stream.start_input()
-        try:
-            stream.copy_output()
-        finally:
-            self._raw.restore()
-
-    def exit_status(self) -> int:
-        """Waits for the container's end; its exit status. Raises: Failure (status 125)."""
-        assert self._exit is not None
-        answer = self._client.finish_json(self._exit)
-        error = answer.get("Error") or {}
-        if error.get("Message"):
-            raise Failure(f"Error waiting for container: {error['Message']}", 125)
-        return int(answer.get("StatusCode", 0))
-
-    def _follow_window(self) -> None:
-        from teu.cli.signals import on_window_change
-
-        self.resize()
-        on_window_change(self.resize)
-
-    def resize(self) -> None:
-        """Tells the container the size of our window. A failure is not worth an error."""
-        rows, columns = size()
-        if not rows and not columns:
-            return
-        try:
-            self._client.post(f"/containers/{self._container}/resize", {"h": rows, "w": columns})
-        except Failure:
-            pass
-
     def _kill(self, name: str) -> None:
         try:
-            self._client.post(f"/containers/{self._container}/kill", {"signal": name})
+            self._client.post(f"{self._path}/kill", {"signal": name})
         except Failure:
             pass  # it has ended already: the wait tells
 
@@ -164,6 +192,31 @@ class Foreground:
         self._raw.restore()
         os.write(2, b"\ngot 3 SIGTERM/SIGINTs, forcefully exiting\n")
         os._exit(1)
+
+
+class ExecFront(Front):
+    """A command run in a container, in the foreground."""
+
+    def __init__(
+        self, session: Session, exec_id: str, *, tty: bool, stdin: bool, detach_keys: str
+    ) -> None:
+        path = f"/exec/{exec_id}"
+        super().__init__(session, path, tty=tty, stdin=stdin, detach_keys=detach_keys)
+
+    def supervise(self, console_size: list[int] | None) -> int:
+        """Starts the command and stays with it; its exit status. Raises: DaemonError, Failure."""
+        body: dict[str, Any] = {"Detach": False, "Tty": self._tty}
+        if console_size:
+            body["ConsoleSize"] = console_size
+        try:
+            self._open(self._client.upgrade(f"{self._path}/start", body=body)())
+            self._enter_raw_mode()
+            self._run()
+        except Detached:
+            raise Failure(DETACHED) from None
+        finally:
+            self._leave()
+        return int(self._client.get(f"{self._path}/json")["ExitCode"] or 0)
 
 
 def _keys(text: str) -> bytes:

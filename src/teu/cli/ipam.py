@@ -6,7 +6,7 @@ Source: docker/cli `network/create.go`; texts compared with Docker 28.2.
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 
 from teu.cli.lists import csv_values, pairs
 from teu.cli.session import Failure
@@ -30,8 +30,8 @@ def ipam_config(options: Options) -> dict[str, Any]:
         if any(_contains(subnet, other) or _contains(other, subnet) for other in config):
             raise Failure("multiple overlapping subnet configuration is not supported")
         config[subnet] = {"Subnet": subnet, "AuxiliaryAddresses": {}}
-        _network(subnet)
     for text in ranges:
+        _check_cidr(text)
         _put(config, "IPRange", text, "range", "cannot configure multiple ranges ({}, {}) on the "
              "same subnet ({})")  # fmt: skip
     for text in gateways:
@@ -69,13 +69,21 @@ def _network(text: str) -> Any:
         raise Failure(f"invalid subnet: invalid CIDR address: {text}") from None
 
 
+def _check_cidr(text: str) -> None:
+    try:
+        if "/" not in text:
+            raise ValueError
+        ip_interface(text)
+    except ValueError:
+        raise Failure(f"invalid CIDR address: {text}") from None
+
+
 def _contains(subnet: str, text: str) -> bool:
     network = _network(subnet)
-    address: IPv4Address | IPv6Address
+    if "/" in text:
+        _check_cidr(text)
+        return ip_interface(text).ip in network
     try:
-        address = ip_interface(text).ip if "/" in text else ip_address(text)
+        return ip_address(text) in network
     except ValueError:
-        if "/" in text:
-            raise Failure(f"invalid CIDR address: {text}") from None
         return False
-    return address in network

@@ -10,6 +10,8 @@ from teu.cli.grammar import Command, Flag, HelpRequested, Parser, UsageError, ar
 from teu.cli.session import Failure, Session
 
 USAGE_STATUS = 125
+INTERRUPTED_STATUS = 130
+BROKEN_PIPE_STATUS = 141
 
 GLOBAL_FLAGS = (
     Flag("config", "", "string", "Directory of the client's configuration files"),
@@ -36,9 +38,12 @@ def main(argv: list[str]) -> int:
     except Failure as failure:
         return _fail(str(failure), failure.status)
     except BrokenPipeError:
-        return _broken_pipe()
+        from teu.cli.signals import die_of_broken_pipe
+
+        die_of_broken_pipe()
+        return BROKEN_PIPE_STATUS
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED_STATUS
 
 
 def _fail(message: str, status: int) -> int:
@@ -46,16 +51,10 @@ def _fail(message: str, status: int) -> int:
         sys.stdout.flush()
         if message:
             sys.stderr.write(message + "\n")
-        sys.stderr.flush()
+            sys.stderr.flush()
     except BrokenPipeError:
-        _broken_pipe()
+        pass  # nobody listens any more; the status still tells
     return status
-
-
-def _broken_pipe() -> int:
-    """Our reader is gone: nothing more can be said; the status is that of a SIGPIPE death."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return 141
 
 
 def _run(program: str, words: list[str]) -> int:
@@ -87,7 +86,8 @@ def _run_group(session: Session, group: str, rest: list[str]) -> int:
     """A management command without a (known) command behind it."""
     if not group:
         unknown = f"{session.program}: unknown command: {session.program} {rest[0]}"
-        raise Failure(f"{unknown}\n\nRun '{session.program} --help' for more information")
+        hint = f"Run '{session.program} --help' for more information"
+        raise Failure("\n\n".join([unknown, *_suggestions(session, "", rest[0]), hint]))
     try:
         rest = Parser(()).parse(rest)
     except HelpRequested as request:
@@ -97,8 +97,17 @@ def _run_group(session: Session, group: str, rest: list[str]) -> int:
     if not rest:
         return _help(session.program, [group])
     unknown = f"{session.program}: unknown command: {session.path} {rest[0]}"
+    usage = f"Usage:  {session.path}"
     hint = f"Run '{session.path} --help' for more information"
-    raise Failure(f"{unknown}\n\nUsage:  {session.path}\n\n{hint}")
+    suggestions = _suggestions(session, group, rest[0])
+    raise Failure("\n\n".join([unknown, *suggestions, usage, hint]))
+
+
+def _suggestions(session: Session, group: str, word: str) -> list[str]:
+    from teu.cli.suggest import suggestion
+
+    text = suggestion(session.program, group, word)
+    return [text] if text else []
 
 
 def _run_command(session: Session, row: Row, words: list[str]) -> int:

@@ -143,11 +143,11 @@ def nano_cpus(text: str) -> int:
     except ValueError:
         raise ValueError(f"failed to parse {text} as a rational number") from None
     exponent += 9
-    value: int = digits * 10 ** max(exponent, 0)
+    value = digits * 10 ** max(exponent, 0)
     divisor *= 10 ** max(-exponent, 0)
     if value % divisor:
         raise ValueError("value is too precise")
-    return value // divisor
+    return int(value // divisor)
 
 
 def _decimal(text: str) -> tuple[int, int]:

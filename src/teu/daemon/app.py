@@ -13,6 +13,7 @@ from aiohttp import web
 from teu import ids
 from teu.api.engine import Engine
 from teu.api.router import Route
+from teu.api.routes.archive import ArchiveRoutes
 from teu.api.routes.containers import ContainerRoutes
 from teu.api.routes.exec import ExecRoutes
 from teu.api.routes.images import ImageRoutes
@@ -20,6 +21,7 @@ from teu.api.routes.networks import NetworkRoutes
 from teu.api.routes.system import SystemRoutes
 from teu.api.routes.volumes import VolumeRoutes
 from teu.api.server import ApiServer
+from teu.container.archive import Archives
 from teu.container.commit import Committer
 from teu.container.containers import Containers
 from teu.container.create import Creator
@@ -38,12 +40,14 @@ from teu.container.services import Defaults, Paths, Services
 from teu.container.setup import Setup
 from teu.container.stats import Stats
 from teu.container.streams import Streams
+from teu.container.update import Updater
 from teu.daemon.config import DaemonConfig
-from teu.daemon.translate import network_config, runtime_config
+from teu.daemon.translate import network_config, registry_config, runtime_config
 from teu.events import EventBus
 from teu.image.service import ImageService
 from teu.model.config import LogConfig
 from teu.network.service import NetworkService
+from teu.registry.client import RegistryClient
 from teu.runtime.service import RuntimeService
 from teu.runtime.shim import ShimService
 from teu.store.containers import ContainerStore
@@ -88,6 +92,7 @@ class Daemon:
         self._engine, recovery = self._build_engine(services, events)
         self._api = ApiServer(_routes(self._engine))
         await recovery.run()
+        services.images.collect()  # layers that neither an image nor a container needs
         await recovery.start_wanted()
 
     async def stop(self) -> None:
@@ -121,7 +126,12 @@ class Daemon:
             paths=Paths(config.data_root, config.exec_root),
             defaults=_defaults(config),
             containers=containers,
-            images=ImageService(db, config.data_root, _Users(containers)),
+            images=ImageService(
+                db,
+                config.data_root,
+                RegistryClient(registry_config(config)),
+                _Users(containers),
+            ),
             networks=NetworkService(db, config.exec_root, network_config(config)),
             volumes=VolumeService(
                 VolumeStore(db), config.data_root / "volumes", containers.using_volume
@@ -152,6 +162,9 @@ class Daemon:
             stats=Stats(services),
             pruner=Pruner(services, lifecycle, looks),
             committer=Committer(services, rootfs, lifecycle),
+            rootfs=rootfs,
+            archives=Archives(services, rootfs),
+            updater=Updater(services),
             system=System(services, looks, self._about),
         )
         return engine, Recovery(services, rootfs, lifecycle, exits, remover)
@@ -203,6 +216,7 @@ def _defaults(config: DaemonConfig) -> Defaults:
 def _routes(engine: Engine) -> list[Route]:
     groups = (
         ContainerRoutes(engine),
+        ArchiveRoutes(engine),
         ExecRoutes(engine),
         ImageRoutes(engine),
         NetworkRoutes(engine),

@@ -70,9 +70,9 @@ def _run_attached(session: Session, options: Options, words: list[str]) -> int:
     if not (body["AttachStdin"] or body["AttachStdout"] or body["AttachStderr"]):
         return _run_detached(session, options, words)
     container = create(session, options, body)
-    from teu.cli.foreground import Foreground
+    from teu.cli.foreground import ContainerFront
 
-    front = Foreground(
+    front = ContainerFront(
         session,
         container,
         tty=body["Tty"],
@@ -134,9 +134,10 @@ def _create(session: Session, options: Options, body: dict[str, Any]) -> dict[st
         if not missing or policy != "missing":
             raise
         if not options.flag("quiet"):
-            from teu.cli.reference import familiar
+            from teu.cli.transfer import image_name
 
-            session.err(f"Unable to find image '{familiar(body['Image'])}' locally\n")
+            name = image_name(body["Image"]).with_default_tag().familiar
+            session.err(f"Unable to find image '{name}' locally\n")
         _pull(session, options, body["Image"])
         answer = session.client.post("/containers/create", query, body)
     return dict(answer)

@@ -3,6 +3,17 @@
 from __future__ import annotations
 
 SHAPES = {
+    "events.Message": """
+        Status=status string?
+        ID=id string?
+        From=from string?
+        Type string
+        Action string
+        Actor events.Actor
+        Scope=scope string?
+        Time=time int64?
+        TimeNano=timeNano int64?""",
+    "events.Actor": "ID string\nAttributes map[string]string",
     "system.versionInfo": "Client system.clientVersion\nServer *types.Version",
     "system.clientVersion": """
         Platform *system.platformInfo?
@@ -125,13 +136,14 @@ SHAPES = {
         Args=runtimeArgs []string?
         Type=runtimeType string?
         Options=options map[string]any?""",
+    # These two are sorted by name: Docker encodes them by way of a map.
     "registry.ServiceConfig": """
         AllowNondistributableArtifactsCIDRs []string?
         AllowNondistributableArtifactsHostnames []string?
-        InsecureRegistryCIDRs []string
         IndexConfigs map[string]*registry.IndexInfo
+        InsecureRegistryCIDRs []string
         Mirrors []string""",
-    "registry.IndexInfo": "Name string\nMirrors []string\nSecure bool\nOfficial bool",
+    "registry.IndexInfo": "Mirrors []string\nName string\nOfficial bool\nSecure bool",
     "swarm.Info": """
         NodeID string
         NodeAddr string

@@ -10,6 +10,7 @@ from teu.cli.template.values import (
     ANY,
     NO_VALUE,
     Map,
+    Member,
     Method,
     NilPointer,
     Record,
@@ -53,8 +54,9 @@ def _index(item: Any, *indices: Any) -> Any:
 def _map_item(item: dict[str, Any], index: Any) -> Any:
     if index is None:
         raise FunctionError("value is nil; should be of type string")
-    if not isinstance(index, str):
-        raise FunctionError(f"value has type {type_name(index)}; should be string")
+    key = item.key if isinstance(item, Map) else "string"
+    if not isinstance(index, str) or key != "string":
+        raise FunctionError(f"value has type {type_name(index)}; should be {key}")
     if index in item:
         return item[index]
     return zero_of(item.element) if isinstance(item, Map) else None
@@ -221,7 +223,8 @@ def _json(value: Any) -> str:
     from teu.cli.gojson import encode
 
     # Rows of tables go through an encoder of their own in Docker, which escapes HTML.
-    return encode(json_ready(value), html=isinstance(value, Record))
+    first = value[0] if isinstance(value, list) and value else value
+    return encode(json_ready(value), html=isinstance(first, Record))
 
 
 def json_ready(value: Any) -> Any:
@@ -231,7 +234,7 @@ def json_ready(value: Any) -> Any:
         return {
             member.json_name: json_ready(item)
             for member, item in pairs
-            if member.json_name != "-" and not (member.omit and not truth(item))
+            if member.json_name != "-" and not (member.omit and _is_empty(member, item))
         }
     if isinstance(value, Record):
         return {name: json_ready(item) for name, item in value.as_dict().items()}
@@ -246,6 +249,11 @@ def json_ready(value: Any) -> Any:
     if isinstance(value, list):
         return [json_ready(item) for item in value]
     return value
+
+
+def _is_empty(member: Member, value: Any) -> bool:
+    """What omitempty leaves out; of an interface only nil."""
+    return value is None if member.type == ANY else not truth(value)
 
 
 def _join(items: Any, separator: str) -> str:

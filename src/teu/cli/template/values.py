@@ -284,8 +284,8 @@ class Book:
             return plain_any(raw)
         if kind.startswith("[]"):
             element = kind[2:]
-            items = raw if isinstance(raw, list) else ()
-            return Slice([self.convert(element, item) for item in items], element, raw is None)
+            found = raw if isinstance(raw, list) else []
+            return Slice([self.convert(element, item) for item in found], element, raw is None)
         if kind.startswith("map["):
             key, _, element = kind[4:].partition("]")
             items = raw if isinstance(raw, dict) else {}
@@ -304,13 +304,19 @@ class Book:
             return value
         if kind.startswith("float"):
             return float(raw or 0)
-        if kind.startswith(("int", "uint")):
-            return raw if isinstance(raw, int) else int(raw or 0)
+        if kind in _INTEGERS:
+            return _INTEGERS[kind](raw or 0)
         if kind == "time.Time":
             return Time(raw or "")
         if kind == "time.Duration":
             return Duration(raw or 0)
         return Struct(self.shape(kind), raw if isinstance(raw, dict) else {})
+
+
+_INTEGERS: dict[str, type[int]] = {
+    name: type(name, (int,), {"__slots__": ()})
+    for name in ("int64", "int32", "uint", "uint8", "uint16", "uint32", "uint64")
+} | {"int": int}
 
 
 def plain_any(raw: Any) -> Any:

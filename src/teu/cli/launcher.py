@@ -1,0 +1,42 @@
+"""How the installed `teu` starts.
+
+The script on PATH is three lines (`script` writes them). Its shebang carries `-I` (no user
+site, no PYTHON* variables) and `-S` (no site module): together they save 3 ms and keep a user's
+environment from changing what the program does. Install the package with its bytecode compiled:
+a user who may not write there would otherwise compile it on every start.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+
+def script(python: str, packages: str) -> str:
+    """The text of an executable `teu` (or `docker`: the name it is called by decides).
+
+    python: absolute path of the interpreter, without spaces. packages: the directory that holds
+    the package `teu`.
+    """
+    return (
+        f"#!{python} -IS\n"
+        f"import sys; sys.path.insert(0, {packages!r})\n"
+        "from teu.cli.launcher import start; start()\n"
+    )
+
+
+def start() -> NoReturn:
+    """Runs the command line of this process and ends it, without the interpreter's clean-up."""
+    from teu.cli.main import main
+
+    status = main(sys.argv)
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        pass
+    os._exit(status)
