@@ -23,7 +23,7 @@ from teu.image.progress import Progress, Throttled, idle
 from teu.image.stock import Stock
 from teu.model.image import Descriptor
 from teu.model.reference import Reference
-from teu.model.registry import FetchedManifest
+from teu.model.registry import FetchedManifest, Target
 from teu.sys.atomicfile import write_fully
 from teu.tx import Transaction
 
@@ -36,7 +36,12 @@ class Registry(Protocol):
     @property
     def max_concurrent_downloads(self) -> int: ...
 
+    @property
+    def max_concurrent_uploads(self) -> int: ...
+
     async def close(self) -> None: ...
+
+    async def target(self, name: Reference, auth: Mapping[str, Any] | None = None) -> Target: ...
 
     async def manifest(
         self, name: Reference, auth: Mapping[str, Any] | None = None

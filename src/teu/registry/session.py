@@ -20,6 +20,7 @@ from teu.registry.config import RegistryConfig, is_insecure, is_loopback
 _RETRY_STATUSES = frozenset((408, 429, 500, 502, 503, 504))
 _MAX_RETRY_AFTER_S = 60.0
 _READ_BUFFER_BYTES = 1 << 20
+_KEEPALIVE_S = 5.0
 
 
 class WrongProtocol(RegistryUnreachable):
@@ -112,6 +113,7 @@ class Sessions:
                 read_bufsize=_READ_BUFFER_BYTES,
                 trust_env=not direct,
                 cookie_jar=aiohttp.DummyCookieJar(),
+                connector=aiohttp.TCPConnector(keepalive_timeout=_KEEPALIVE_S),
             )
         return self._sessions[direct]
 
