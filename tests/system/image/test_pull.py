@@ -389,7 +389,7 @@ def test_a_bad_part_is_downloaded_again(lab: Lab, fake: FakeRegistry) -> None:
 
 
 def test_busy_registry(lab: Lab, fake: FakeRegistry) -> None:
-    answers = [web.Response(status=429, headers={"Retry-After": "0"}) for _ in range(4)]
+    answers = [web.Response(status=429, headers={"Retry-After": "0"}) for _ in range(2)]
 
     async def busy(request: web.Request) -> web.Response | None:
         return answers.pop() if answers else None
