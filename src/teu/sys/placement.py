@@ -1,4 +1,4 @@
-"""Where a file system puts new directories."""
+"""Where a file system puts new directories, and whether there is room."""
 
 import fcntl
 import os
@@ -6,8 +6,11 @@ import struct
 from contextlib import suppress
 from pathlib import Path
 
+from teu.errors import SystemFailure
+
 _GET_FLAGS = 0x80086601  # FS_IOC_GETFLAGS
 _SET_FLAGS = 0x40086602  # FS_IOC_SETFLAGS
+_RESERVE_BYTES = 64 << 20
 _TOP_DIRECTORY = 0x00020000  # FS_TOPDIR_FL, `chattr +T`
 
 
@@ -29,3 +32,14 @@ def spread_subdirectories(path: Path) -> None:
             fcntl.ioctl(fd, _SET_FLAGS, struct.pack("=ii", now | _TOP_DIRECTORY, 0))
         finally:
             os.close(fd)
+
+
+def check_space(directory_fd: int) -> None:
+    """Raises: SystemFailure while something is left, so that the rest of the machine goes on."""
+    found = os.fstatvfs(directory_fd)
+    if found.f_bavail * found.f_frsize < _RESERVE_BYTES:
+        path = os.readlink(f"/proc/self/fd/{directory_fd}")
+        raise SystemFailure(
+            f"no space left on the device that holds {path}: free some (for images: "
+            "`teu image prune`) and try again"
+        )
