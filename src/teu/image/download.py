@@ -9,9 +9,9 @@ the next attempt goes on from there.
 import asyncio
 import hashlib
 import os
-from collections import defaultdict
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Protocol
 
 from teu.content.blobs import WrongDigest
@@ -63,7 +63,8 @@ class Downloader:
         self._stock = stock
         self.registry = registry
         self._slots = asyncio.Semaphore(registry.max_concurrent_downloads)
-        self._by_digest: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._writers: dict[str, asyncio.Lock] = {}
+        self._wanted: Counter[str] = Counter()
 
     async def small_blob(
         self,
@@ -99,14 +100,22 @@ class Downloader:
         """
         if self._slots.locked():
             progress(idle("Waiting", layer_id))
-        lock = self._by_digest[descriptor.digest]  # one writer for each part
+        async with self._only_writer(descriptor.digest), self._slots:
+            one = _Download(self._stock, self.registry, name, descriptor, auth)
+            return await one.run(progress, layer_id)
+
+    @asynccontextmanager
+    async def _only_writer(self, digest: str) -> AsyncIterator[None]:
+        """A part has one writer at a time."""
+        lock = self._writers.setdefault(digest, asyncio.Lock())
+        self._wanted[digest] += 1
         try:
-            async with lock, self._slots:
-                one = _Download(self._stock, self.registry, name, descriptor, auth)
-                return await one.run(progress, layer_id)
+            async with lock:
+                yield
         finally:
-            if not lock.locked():
-                self._by_digest.pop(descriptor.digest, None)
+            self._wanted[digest] -= 1
+            if not self._wanted[digest]:
+                del self._wanted[digest], self._writers[digest]
 
 
 class _Download:
