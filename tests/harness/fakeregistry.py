@@ -62,7 +62,7 @@ class FakeRegistry:
 
     # --- serving ------------------------------------------------------------------------
 
-    async def _serve(self, request: web.Request) -> web.StreamResponse:
+    async def serve(self, request: web.Request) -> web.StreamResponse:
         self.requests[request.path] += 1
         if (refusal := self._refusal(request)) is not None:
             return refusal
@@ -109,7 +109,7 @@ class FakeRegistry:
 async def serving(registry: FakeRegistry) -> AsyncIterator[str]:
     """Serves on a free loopback port; gives `127.0.0.1:PORT`."""
     app = web.Application()
-    app.router.add_route("*", "/{path:.*}", registry._serve)
+    app.router.add_route("*", "/{path:.*}", registry.serve)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

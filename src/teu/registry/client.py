@@ -55,6 +55,12 @@ class RegistryClient:
     def max_concurrent_uploads(self) -> int:
         return self._config.max_concurrent_uploads
 
+    def reload(self, config: RegistryConfig) -> None:
+        """Other settings from the next request on (the limits of parallel transfers stay)."""
+        self._config = config
+        self._sessions.reload(config)
+        self._origins.clear()
+
     async def close(self) -> None:
         await self._sessions.close()
 
