@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import uvloop
+
 from teu.image.service import ImageService
 from teu.registry.client import RegistryClient
 from teu.registry.config import RegistryConfig
@@ -35,8 +37,8 @@ def symlink(name: str, target: str) -> tuple[tarfile.TarInfo, bytes]:
     return member(name, type=tarfile.SYMTYPE, linkname=target)
 
 
-def hard_link(name: str, target: str) -> tuple[tarfile.TarInfo, bytes]:
-    return member(name, type=tarfile.LNKTYPE, linkname=target)
+def hard_link(name: str, target: str, **fields: Any) -> tuple[tarfile.TarInfo, bytes]:
+    return member(name, type=tarfile.LNKTYPE, linkname=target, **fields)
 
 
 def tar_of(*members: tuple[tarfile.TarInfo, bytes], format_: int = tarfile.PAX_FORMAT) -> bytes:
@@ -167,7 +169,8 @@ class Lab:
                 await service.close()
                 db.close()
 
-        return asyncio.run(whole())
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as the daemon does
+            return runner.run(whole())
 
     def load(self, data: bytes, size: int = 1000) -> list[str]:
         """Ids of the images in an archive."""

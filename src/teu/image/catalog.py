@@ -172,6 +172,10 @@ class Catalog:
         """Chain ids of all images' layers."""
         return {chain_id for record in self._store.images() for chain_id in record.chain_ids}
 
+    def blobs_of(self, image_id: str) -> list[str]:
+        """Digests of the config and the manifests that are kept with an image."""
+        return self._store.blobs_of(image_id)
+
     def used_blobs(self) -> set[str]:
         return self._store.used_blobs()
 

@@ -9,9 +9,9 @@ the next attempt goes on from there.
 import asyncio
 import hashlib
 import os
-from collections import defaultdict
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Protocol
 
 from teu.content.blobs import WrongDigest
@@ -23,7 +23,7 @@ from teu.image.progress import Progress, Throttled, idle
 from teu.image.stock import Stock
 from teu.model.image import Descriptor
 from teu.model.reference import Reference
-from teu.model.registry import FetchedManifest
+from teu.model.registry import FetchedManifest, Target
 from teu.sys.atomicfile import write_fully
 from teu.tx import Transaction
 
@@ -36,7 +36,12 @@ class Registry(Protocol):
     @property
     def max_concurrent_downloads(self) -> int: ...
 
+    @property
+    def max_concurrent_uploads(self) -> int: ...
+
     async def close(self) -> None: ...
+
+    async def target(self, name: Reference, auth: Mapping[str, Any] | None = None) -> Target: ...
 
     async def manifest(
         self, name: Reference, auth: Mapping[str, Any] | None = None
@@ -58,7 +63,8 @@ class Downloader:
         self._stock = stock
         self.registry = registry
         self._slots = asyncio.Semaphore(registry.max_concurrent_downloads)
-        self._by_digest: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._writers: dict[str, asyncio.Lock] = {}
+        self._wanted: Counter[str] = Counter()
 
     async def small_blob(
         self,
@@ -94,14 +100,22 @@ class Downloader:
         """
         if self._slots.locked():
             progress(idle("Waiting", layer_id))
-        lock = self._by_digest[descriptor.digest]  # one writer for each part
+        async with self._only_writer(descriptor.digest), self._slots:
+            one = _Download(self._stock, self.registry, name, descriptor, auth)
+            return await one.run(progress, layer_id)
+
+    @asynccontextmanager
+    async def _only_writer(self, digest: str) -> AsyncIterator[None]:
+        """A part has one writer at a time."""
+        lock = self._writers.setdefault(digest, asyncio.Lock())
+        self._wanted[digest] += 1
         try:
-            async with lock, self._slots:
-                one = _Download(self._stock, self.registry, name, descriptor, auth)
-                return await one.run(progress, layer_id)
+            async with lock:
+                yield
         finally:
-            if not lock.locked():
-                self._by_digest.pop(descriptor.digest, None)
+            self._wanted[digest] -= 1
+            if not self._wanted[digest]:
+                del self._wanted[digest], self._writers[digest]
 
 
 class _Download:
@@ -121,22 +135,27 @@ class _Download:
         self._part = stock.blobs.part(descriptor.digest)
         self._hash = hashlib.sha256()
         self._size_bytes = 0
+        self._resumed = False
         self._staged: list[StagedLayer] = []
 
     async def run(self, progress: Progress, layer_id: str) -> StagedLayer:
+        try:
+            return await self._from_part(progress, layer_id)
+        except WrongDigest:
+            if not self._resumed:
+                raise
+        # What an earlier attempt left was bad: once more, from the start.
+        self._hash = hashlib.sha256()
+        self._size_bytes = 0
+        return await self._from_part(progress, layer_id)
+
+    async def _from_part(self, progress: Progress, layer_id: str) -> StagedLayer:
         try:
             fd = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise SystemFailure(f"cannot write {self._part}: {error}") from error
         try:
-            resumed = await self._stock.in_thread_to_the_end(self._resume, fd)
-            try:
-                return await self._attempt(fd, progress, layer_id)
-            except WrongDigest:
-                if not resumed:
-                    raise
-            # What an earlier attempt left was bad: once more, from the start.
-            self._reset(fd)
+            await self._stock.in_thread_to_the_end(self._resume, fd)
             return await self._attempt(fd, progress, layer_id)
         finally:
             os.close(fd)
@@ -144,7 +163,7 @@ class _Download:
     async def _attempt(self, fd: int, progress: Progress, layer_id: str) -> StagedLayer:
         async with Transaction("download", layer_id) as tx:
             tx.on_rollback("staged layer", self._discard)
-            followed = FollowedFile(self._part)
+            followed = FollowedFile(fd)
             unpacking = asyncio.ensure_future(
                 self._stock.in_thread(self._unpack_in_thread, followed)
             )
@@ -217,20 +236,14 @@ class _Download:
     def _unpack_in_thread(self, followed: FollowedFile) -> None:
         self._staged.append(self._stock.layers.stage(followed))
 
-    def _resume(self, fd: int) -> bool:
-        """Takes what an earlier attempt left into the hash; whether there was any."""
+    def _resume(self, fd: int) -> None:
+        """Takes what an earlier attempt left into the hash."""
         if os.fstat(fd).st_size > self._descriptor.size:
             os.ftruncate(fd, 0)
         while data := os.read(fd, _BATCH_BYTES):
             self._hash.update(data)
             self._size_bytes += len(data)
-        return self._size_bytes > 0
-
-    def _reset(self, fd: int) -> None:
-        os.ftruncate(fd, 0)
-        os.lseek(fd, 0, os.SEEK_SET)
-        self._hash = hashlib.sha256()
-        self._size_bytes = 0
+        self._resumed = self._size_bytes > 0
 
     async def _discard(self) -> None:
         while self._staged:

@@ -2,7 +2,6 @@
 
 import os
 import threading
-from pathlib import Path
 
 _CHUNK_BYTES = 1 << 20
 
@@ -10,8 +9,8 @@ _CHUNK_BYTES = 1 << 20
 class FollowedFile:
     """Writer: `available`, then `finish` or `fail`. Reader (one thread): a source of bytes."""
 
-    def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    def __init__(self, fd: int) -> None:
+        self._fd = os.dup(fd)
         self._changed = threading.Condition()
         self._size_bytes = 0
         self._position = 0

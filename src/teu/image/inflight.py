@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from teu.image.progress import Progress
@@ -55,7 +56,7 @@ class InFlight(Generic[T]):
             listeners = Listeners()
             task = asyncio.create_task(start(listeners), name=f"shared {key}")
             shared = self._shared[key] = _Shared(listeners, task)
-            task.add_done_callback(lambda _: self._shared.pop(key, None))
+            task.add_done_callback(partial(self._forget, key, shared))
         shared.waiting += 1
         shared.listeners.add(listener)
         try:
@@ -64,9 +65,14 @@ class InFlight(Generic[T]):
             shared.waiting -= 1
             shared.listeners.remove(listener)
             if not shared.waiting and not shared.task.done():
-                self._shared.pop(key, None)
+                self._forget(key, shared)
                 shared.task.cancel()
                 await finished(shared.task)
+
+    def _forget(self, key: str, shared: _Shared[T], _: "asyncio.Task[T] | None" = None) -> None:
+        """The same key may have new work by now."""
+        if self._shared.get(key) is shared:
+            del self._shared[key]
 
 
 async def finished(task: "asyncio.Future[Any]") -> None:

@@ -3,7 +3,8 @@
     layers/NN            the tree, one directory of an overlay's `lowerdir`
     layers/NN.skeleton   what else the layer's archive held (sys/skeleton.py)
     layers/NN.orphans/   files that the archive held twice (rare)
-    layers/NN.partial/   being unpacked
+    layers/NN.TOKEN.partial/   being unpacked; the random token makes ext4 choose another block
+                         group each time, away from what was removed lately
 
 A layer is unpacked on its own (whiteouts become overlayfs's), so layers of one image unpack in any
 order and at the same time. `settle` gives it its final name once its parents are known. Rows in
@@ -15,6 +16,7 @@ rows, so a row never speaks of something that a power failure can take.
 
 import hashlib
 import os
+import secrets
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
@@ -27,10 +29,12 @@ from teu.store.images import LayerRow
 from teu.sys.atomicfile import sync_filesystem
 from teu.sys.beneath import open_beneath, remove_tree
 from teu.sys.codec import Hashed, ReadAhead, Source, decoded
+from teu.sys.placement import spread_subdirectories
 from teu.sys.skeleton import SkeletonWriter, archive_bytes, reassemble
 from teu.sys.tarstream import TarStream
 from teu.sys.unpack import Unpacker
 
+_SUFFIXES = ("partial", "skeleton", "orphans")
 _OVERLAY_XATTR = "trusted.overlay."
 
 
@@ -50,6 +54,7 @@ class LayerFiles:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._root.mkdir(parents=True, exist_ok=True, mode=0o710)
+        spread_subdirectories(root)
         self._lock = threading.Lock()
         numbers = [int(p.name.partition(".")[0]) for p in root.iterdir() if _is_ours(p.name)]
         self._next = max(numbers, default=0) + 1
@@ -73,7 +78,7 @@ class LayerFiles:
             raise
 
     def _unpack(self, number: int, source: Source) -> StagedLayer:
-        tree = self._root / f"{number}.partial"
+        tree = self._root / f"{number}.{secrets.token_hex(4)}.partial"
         tree.mkdir(mode=0o755)
         tree.chmod(0o755)
         with ExitStack() as stack:
@@ -98,7 +103,7 @@ class LayerFiles:
         A directory that the layer only passes through is not described in its archive: it looks
         like the nearest parent's, as it does in an overlay that was written to.
         """
-        tree = self._root / f"{layer.number}.partial"
+        [tree] = self._root.glob(f"{layer.number}.*.partial")
         try:
             lower = list(parents) if layer.implied else []
             for path in layer.implied:
@@ -172,7 +177,9 @@ class LayerFiles:
         return number
 
     def _discard_number(self, number: int) -> None:
-        for name in (f"{number}.partial", str(number), f"{number}.skeleton", f"{number}.orphans"):
+        for path in self._root.glob(f"{number}.*.partial"):
+            self._remove_path(path)
+        for name in (str(number), f"{number}.skeleton", f"{number}.orphans"):
             self._remove_path(self._root / name)
 
     def _remove_path(self, path: Path) -> None:
@@ -195,7 +202,7 @@ class Pieces:
 
 def _is_ours(name: str) -> bool:
     number, _, suffix = name.partition(".")
-    return number.isdigit() and suffix in ("", "partial", "skeleton", "orphans")
+    return number.isdigit() and suffix.rpartition(".")[2] in ("", *_SUFFIXES)
 
 
 def _inherit(tree: Path, path: bytes, parents: Iterable[Path]) -> None:

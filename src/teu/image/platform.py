@@ -6,6 +6,8 @@ Source: OCI image-index.md, "platform"; containerd's `platforms` (names and defa
 import os
 import re
 
+import msgspec
+
 from teu.errors import InvalidParameter, NotFound
 from teu.model.image import Descriptor, Platform
 
@@ -50,10 +52,18 @@ def host_platform() -> Platform:
 
 
 def parse_platform(text: str) -> Platform:
-    """`linux/arm64/v8`, `linux`, `arm64`. Empty is the host's. Raises: InvalidParameter."""
+    """`linux/arm64/v8`, `linux`, `arm64`, or the API's JSON form. Empty is the host's.
+
+    Raises: InvalidParameter.
+    """
     host = host_platform()
     if not text:
         return host
+    if text.startswith("{"):
+        try:
+            return msgspec.json.decode(text, type=Platform)
+        except msgspec.DecodeError as error:
+            raise InvalidParameter(f"invalid platform {text}: {error}") from error
     parts = text.split("/")
     if len(parts) > 3 or not all(_PART.fullmatch(part) for part in parts):
         raise InvalidParameter(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from teu.errors import DataLoss, NotFound
+from teu.errors import DataLoss, EngineError, NotFound, Unavailable
 from teu.image.download import Downloader
 from teu.image.inflight import InFlight, Listeners, together
 from teu.image.layers import StagedLayer
@@ -86,9 +86,7 @@ class _Pull:
             self._check_platform(config.platform, parse_platform(platform))
         chain = chain_ids(config.rootfs.diff_ids)
         with self._stock.keeping(chain):
-            await together(
-                self._layer(manifest, config.rootfs.diff_ids, i) for i in range(len(chain))
-            )
+            await self._fetch_layers(manifest, config.rootfs.diff_ids)
             image = await self._stock.store(
                 config, data, self._names(top.digest), manifests=self._manifests
             )
@@ -152,6 +150,16 @@ class _Pull:
         return names
 
     # --- one layer ----------------------------------------------------------------------
+
+    async def _fetch_layers(self, manifest: Manifest, diff_ids: list[str]) -> None:
+        try:
+            await together(self._layer(manifest, diff_ids, i) for i in range(len(diff_ids)))
+        except Unavailable:
+            raise  # the parts can be resumed
+        except EngineError:
+            for layer in manifest.layers:
+                self._stock.blobs.part(layer.digest).unlink(missing_ok=True)
+            raise
 
     async def _layer(self, manifest: Manifest, diff_ids: list[str], index: int) -> LayerRow:
         """The layer's row, once it and all below it are registered."""

@@ -29,6 +29,7 @@ from teu.image.making import Made, Maker
 from teu.image.platform import matches, parse_platform
 from teu.image.progress import Progress
 from teu.image.pulling import Puller
+from teu.image.pushing import Pusher
 from teu.image.removal import ImageUsers, Removed, Remover
 from teu.image.saving import Saver, choose_images
 from teu.image.stock import Stock
@@ -57,6 +58,7 @@ class ImageService:
         self._catalog = Catalog(ImageStore(db), self._blobs, self._layers)
         self._stock = Stock(self._catalog, self._blobs, self._layers)
         self._puller = Puller(self._stock, Downloader(self._stock, registry))
+        self._pusher = Pusher(self._stock, registry)
         self._maker = Maker(self._stock)
         self._remover = Remover(self._catalog, users)
 
@@ -274,6 +276,22 @@ class ImageService:
             return await self._maker.commit(
                 upper, parent=parent, made=made, name=name, changes=changes
             )
+
+    async def push(
+        self,
+        reference: str,
+        *,
+        tag: str = "",
+        auth: Mapping[str, Any] | None = None,
+        progress: Progress,
+    ) -> None:
+        """Sends an image to the registry in its name; without a tag, all tags of the repository.
+
+        Raises: NotHere, Unauthorized, Forbidden, RegistryUnreachable, BrokenTransfer, DataLoss.
+        """
+        name = Reference.parse(reference)
+        name = name.with_tag(tag) if tag else name
+        await self._pusher.push(name, auth, progress)
 
     # --- giving out ---------------------------------------------------------------------
 

@@ -1,5 +1,8 @@
 """What passes between the image side and a registry client."""
 
+from collections.abc import AsyncGenerator
+from typing import Protocol
+
 from msgspec import Struct
 
 from teu.errors import Unavailable
@@ -19,3 +22,26 @@ class FetchedManifest(Struct, frozen=True):
     data: bytes
     media_type: str
     digest: str
+
+
+class Upload(Protocol):
+    """A blob to be pushed. `digest` is known once `chunks` has given everything."""
+
+    @property
+    def digest(self) -> str: ...
+
+    def chunks(self) -> AsyncGenerator[bytes, None]:
+        """The bytes, from the start; may be asked for again."""
+        ...
+
+
+class Target(Protocol):
+    """One repository that can be pushed to; `registry/upload.py` is one."""
+
+    async def has_blob(self, digest: str) -> bool: ...
+
+    async def mount(self, digest: str, repository: str) -> bool: ...
+
+    async def blob(self, upload: Upload) -> None: ...
+
+    async def manifest(self, data: bytes, media_type: str, reference: str) -> None: ...

@@ -9,19 +9,22 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from teu.content.blobs import WrongDigest, digest_of
+from teu.errors import EngineError
 from teu.model.image import INDEX_TYPES, MANIFEST_TYPES, Descriptor
 from teu.model.reference import Reference
-from teu.model.registry import BrokenTransfer, FetchedManifest, RegistryUnreachable
+from teu.model.registry import BrokenTransfer, FetchedManifest, RegistryUnreachable, Target
 from teu.registry.auth import Credentials, credentials
 from teu.registry.config import Endpoint, RegistryConfig, endpoints
-from teu.registry.errors import ManifestUnknown, PullDenied, manifest_error, parse_error
+from teu.registry.errors import manifest_error, parse_error
 from teu.registry.errors import request_error as refused
 from teu.registry.session import Sessions, WrongProtocol, is_retryable, shown, translated
+from teu.registry.upload import Uploader
 
 T = TypeVar("T")
 _MANIFEST_LIMIT_BYTES = 4 << 20
 _ERROR_LIMIT_BYTES = 64 << 10
 _CHUNK_BYTES = 512 << 10
+_MANIFEST_ATTEMPTS = 3  # somebody waits for the first sign of life
 _GOOD_PROGRESS_BYTES = 1 << 20
 _ACCEPT = ", ".join(
     (
@@ -41,11 +44,22 @@ class RegistryClient:
     def __init__(self, config: RegistryConfig) -> None:
         self._config = config
         self._sessions = Sessions(config)
-        self._last_good: dict[str, Endpoint] = {}
+        self._origins: dict[str, Endpoint] = {}
+        self._answered: dict[str, Endpoint] = {}
 
     @property
     def max_concurrent_downloads(self) -> int:
         return self._config.max_concurrent_downloads
+
+    @property
+    def max_concurrent_uploads(self) -> int:
+        return self._config.max_concurrent_uploads
+
+    def reload(self, config: RegistryConfig) -> None:
+        """Other settings from the next request on (the limits of parallel transfers stay)."""
+        self._config = config
+        self._sessions.reload(config)
+        self._origins.clear()
 
     async def close(self) -> None:
         await self._sessions.close()
@@ -64,7 +78,8 @@ class RegistryClient:
         self, endpoint: Endpoint, name: Reference, who: Credentials
     ) -> FetchedManifest:
         url = f"{endpoint.url}/v2/{name.path}/manifests/{name.digest or name.tag}"
-        for attempt in range(1, self._config.max_attempts + 1):
+        attempts = min(self._config.max_attempts, _MANIFEST_ATTEMPTS)
+        for attempt in range(1, attempts + 1):
             async with self._sessions.request(
                 "GET", url, who=who, scope=pull_scope(name), headers={"Accept": _ACCEPT}
             ) as response:
@@ -77,10 +92,30 @@ class RegistryClient:
                 refusals = response.headers.getall("WWW-Authenticate", [])
             if any("insufficient_scope" in refusal for refusal in refusals):
                 data = _DENIED
-            if not is_retryable(response.status) or attempt == self._config.max_attempts:
+            if not is_retryable(response.status) or attempt == attempts:
                 raise manifest_error(response.status, data, name, shown("GET", url))
             await asyncio.sleep(self._sessions.delay_s(attempt, retry_after))
         raise AssertionError("the loop returns or raises")
+
+    async def target(self, name: Reference, auth: Mapping[str, Any] | None = None) -> Target:
+        """Where to push a repository's content to (never a mirror).
+
+        Raises: RegistryUnreachable, Unauthorized, ….
+        """
+        who = credentials(auth)
+
+        async def ping(endpoint: Endpoint) -> Endpoint:
+            async with self._sessions.request(
+                "GET", f"{endpoint.url}/v2/", who=who, scope=f"repository:{name.path}:pull,push"
+            ) as response:
+                if response.status >= 400:
+                    body = await response.content.read(_ERROR_LIMIT_BYTES)
+                    error = parse_error(response.status, body)
+                    raise refused(response.status, error, shown("GET", f"{endpoint.url}/v2/"))
+            return endpoint
+
+        endpoint = await self._at_origin(name, ping)
+        return Uploader(self._sessions, endpoint.url, name, who)
 
     async def blob(
         self,
@@ -95,7 +130,7 @@ class RegistryClient:
         Raises: BrokenTransfer when the registry stalls, ends early or sends too much; NotFound, ….
         """
         who = credentials(auth)
-        endpoint = self._last_good.get(name.domain) or endpoints(self._config, name.domain)[-1]
+        endpoint = self._answered.get(name.domain) or endpoints(self._config, name.domain)[-1]
         attempt = 0
         while offset < descriptor.size:
             attempt += 1
@@ -164,30 +199,41 @@ class RegistryClient:
                         yield piece
 
     async def _somewhere(self, name: Reference, ask: Callable[[Endpoint], Awaitable[T]]) -> T:
-        """Asks the registry's addresses in order. A mirror that fails in any way is passed over;
-        of the registry itself, only plain HTTP is tried after TLS."""
-        failure: Exception | None = None
-        candidates = endpoints(self._config, name.domain)
-        if (known := self._last_good.get(name.domain)) and not known.mirror:
-            candidates = [e for e in candidates if e.mirror or e == known]
+        """Asks the registry's mirrors, then the registry. A mirror that fails in any way is passed
+        over; what follows a manifest comes from where the manifest came."""
+        for endpoint in endpoints(self._config, name.domain):
+            if not endpoint.mirror:
+                continue
+            try:
+                answer = await ask(endpoint)
+            except EngineError as error:
+                log.info("mirror %s is of no use: %s", endpoint.url, error)
+            else:
+                self._answered[name.domain] = endpoint
+                return answer
+        answer = await self._at_origin(name, ask)
+        self._answered[name.domain] = self._origins[name.domain]
+        return answer
+
+    async def _at_origin(self, name: Reference, ask: Callable[[Endpoint], Awaitable[T]]) -> T:
+        """Asks the registry itself: plain HTTP, where that is allowed, after TLS."""
+        candidates = [e for e in endpoints(self._config, name.domain) if not e.mirror]
+        if (known := self._origins.get(name.domain)) in candidates:
+            candidates = [known]
+        failure: EngineError | None = None
         for endpoint in candidates:
             try:
                 answer = await ask(endpoint)
-            except (WrongProtocol, RegistryUnreachable, BrokenTransfer) as error:
+            except WrongProtocol as error:
                 failure = error
-                self._last_good.pop(name.domain, None)
-                if not endpoint.mirror and not isinstance(error, WrongProtocol):
-                    break
-            except (ManifestUnknown, PullDenied):
-                if not endpoint.mirror:
-                    raise
-            except Exception as error:
-                if not endpoint.mirror:
-                    raise
-                log.warning("mirror %s is of no use: %s", endpoint.url, error)
+            except EngineError as error:
+                if not isinstance(error, RegistryUnreachable):
+                    self._origins[name.domain] = endpoint  # it speaks our protocol
+                raise
             else:
-                self._last_good[name.domain] = endpoint
+                self._origins[name.domain] = endpoint
                 return answer
+        self._origins.pop(name.domain, None)
         assert failure is not None
         raise failure
 

@@ -20,6 +20,7 @@ from teu.registry.config import RegistryConfig, is_insecure, is_loopback
 _RETRY_STATUSES = frozenset((408, 429, 500, 502, 503, 504))
 _MAX_RETRY_AFTER_S = 60.0
 _READ_BUFFER_BYTES = 1 << 20
+_KEEPALIVE_S = 5.0
 
 
 class WrongProtocol(RegistryUnreachable):
@@ -35,6 +36,11 @@ class Sessions:
         self._contexts: dict[str, ssl.SSLContext | bool] = {}
         self._authorizer = Authorizer()
         self._headers: dict[tuple[str, str, Credentials], str] = {}
+
+    def reload(self, config: RegistryConfig) -> None:
+        """Takes over what may change while running."""
+        self.config = config
+        self._contexts.clear()
 
     async def close(self) -> None:
         for session in self._sessions.values():
@@ -112,6 +118,7 @@ class Sessions:
                 read_bufsize=_READ_BUFFER_BYTES,
                 trust_env=not direct,
                 cookie_jar=aiohttp.DummyCookieJar(),
+                connector=aiohttp.TCPConnector(keepalive_timeout=_KEEPALIVE_S),
             )
         return self._sessions[direct]
 
@@ -123,13 +130,12 @@ class Sessions:
 
     def _new_tls(self, target: URL) -> ssl.SSLContext | bool:
         names = (target.authority, f"{target.host}:{target.port}", str(target.host))
-        if any(is_insecure(self.config, name) for name in names):
-            return False
+        insecure = any(is_insecure(self.config, name) for name in names)
         for base in self.config.certs_directories:
             for name in names:
                 if (base / name).is_dir():
-                    return _custom_tls(base / name)
-        return True
+                    return _custom_tls(base / name, verify=not insecure)
+        return not insecure
 
     def delay_s(self, attempt: int, retry_after: str = "") -> float:
         """How long to wait before another attempt (the first is 1)."""
@@ -138,11 +144,13 @@ class Sessions:
         return self.config.backoff_s * 2.0 ** (attempt - 1) * random.uniform(0.8, 1.2)
 
 
-def _custom_tls(directory: Path) -> ssl.SSLContext:
+def _custom_tls(directory: Path, *, verify: bool) -> ssl.SSLContext:
     """`*.crt` are authorities to trust besides the system's, `NAME.cert` with `NAME.key` is our
     own certificate. Source: Docker's documentation, "Verify repository client with certificates".
     """
     context = ssl.create_default_context()
+    if not verify:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
         for path in sorted(directory.glob("*.crt")):
             context.load_verify_locations(path)

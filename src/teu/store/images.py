@@ -53,6 +53,10 @@ class ImageStore:
         rows = self._db.rows("SELECT chain_id, parent, diff_id, directory, size_bytes FROM layer")
         return [LayerRow(*row) for row in rows]
 
+    def blobs_of(self, owner: str) -> list[str]:
+        rows = self._db.rows("SELECT digest FROM blob_use WHERE owner = ?", (owner,))
+        return [row[0] for row in rows]
+
     def used_blobs(self) -> set[str]:
         return {row[0] for row in self._db.rows("SELECT DISTINCT digest FROM blob_use")}
 

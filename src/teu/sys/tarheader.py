@@ -171,7 +171,7 @@ def apply_pax(entry: Entry, records: list[tuple[bytes, bytes]]) -> dict[bytes, b
                 sparse[key[11:]] = value
             elif value:
                 _apply_field(entry, key, value)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise InvalidArchive(f"invalid tar header: bad PAX value: {error}") from None
     if pairs:
         sparse[b"map"] = b",".join(pairs)
@@ -201,6 +201,8 @@ def _natural(value: bytes) -> int:
 
 
 def _pax_time(value: bytes) -> int:
+    if b"e" in value:  # Python's tarfile writes tiny and huge times like this
+        return int(float(value) * 1e9)
     seconds, _, fraction = value.partition(b".")
     if len(seconds) > 20 or (fraction and not fraction.isdigit()):
         raise ValueError(f"{value[:30]!r} is not a time")

@@ -30,6 +30,7 @@ from teu.sys.overlayfs import (
     is_whiteout,
     set_opaque,
 )
+from teu.sys.placement import check_space
 from teu.sys.skeleton import SkeletonWriter
 from teu.sys.tarheader import (
     BLOCK_DEVICE,
@@ -51,7 +52,6 @@ _CACHED_DIRECTORIES = 64
 _MAX_SYMLINKS = 40
 _SHOWN_NAME = 200
 _SPACE_CHECK_BYTES = 64 << 20
-_SPACE_RESERVE_BYTES = 64 << 20
 
 
 @dataclass(slots=True)
@@ -239,6 +239,8 @@ class Unpacker:
             follow_symlinks=False,
         )  # fmt: skip
         self._links.add(place.path)
+        if not stat.S_ISLNK(found.st_mode):  # the later entry's attributes win, as in Docker
+            self._set_attributes_at(place, entry)
 
     def _symlink(self, entry: Entry, place: _Place, stream: TarStream) -> None:
         try:
@@ -438,16 +440,18 @@ class Unpacker:
     # --- attributes ---------------------------------------------------------------------
 
     def _set_attributes(self, fd: int, entry: Entry) -> None:
-        """Owner first: changing it clears set-id bits and file capabilities."""
-        if entry.uid or entry.gid:
-            os.fchown(fd, entry.uid, entry.gid)
+        """Owner first: changing it clears set-id bits and file capabilities. Always: a directory
+        with the set-group-id bit gives its group to what is made in it."""
+        os.fchown(fd, entry.uid, entry.gid)
         os.fchmod(fd, entry.mode)
         for name, value in entry.xattrs.items():
             set_xattr(fd, name, value)
 
     def _set_attributes_at(self, place: _Place, entry: Entry) -> None:
-        """For what must not be opened: symlinks, devices, FIFOs."""
-        if entry.uid or entry.gid:
+        """For what must not be opened, and for hard links: a needless chown would clear
+        capabilities."""
+        found = os.stat(place.name, dir_fd=place.parent_fd, follow_symlinks=False)
+        if (found.st_uid, found.st_gid) != (entry.uid, entry.gid):
             os.chown(
                 place.name, entry.uid, entry.gid, dir_fd=place.parent_fd, follow_symlinks=False
             )
@@ -462,12 +466,7 @@ class Unpacker:
 
     def _check_space(self) -> None:
         self._unchecked_bytes = 0
-        found = os.fstatvfs(self._root_fd)
-        if found.f_bavail * found.f_frsize < _SPACE_RESERVE_BYTES:
-            raise SystemFailure(
-                f"no space left on the device that holds {os.fsdecode(self._root_path)}: "
-                "free some (for images: `teu image prune`) and try again"
-            )
+        check_space(self._root_fd)
 
 
 def _times(mtime_ns: int) -> tuple[int, int]:

@@ -79,6 +79,35 @@ def test_owners_devices_and_xattrs(layers: LayerFiles, tmp_path: Path) -> None:
     assert os.listxattr(tree / "evil") == []
 
 
+def test_groups_in_a_set_group_id_directory(layers: LayerFiles) -> None:
+    data = tar_of(
+        directory("mail", mode=0o2775, gid=8),
+        member("mail/root", b"x", gid=0),
+        directory("mail/sub", gid=0),
+        symlink("mail/link", "x"),
+        directory("twice", uid=5),
+        directory("twice", uid=0),
+    )
+    [tree] = settled(layers, data)
+    assert (tree / "mail").stat().st_gid == 8
+    for name in ("root", "sub", "link"):
+        assert (tree / "mail" / name).lstat().st_gid == 0
+    assert stat.S_IMODE((tree / "mail/sub").stat().st_mode) == 0o755
+    assert (tree / "twice").stat().st_uid == 0
+
+
+def test_a_hard_link_keeps_capabilities_and_gives_its_attributes(layers: LayerFiles) -> None:
+    capability = CAPABILITY.decode("utf-8", "surrogateescape")
+    data = tar_of(
+        member("a", b"", mode=0o600, pax_headers={"SCHILY.xattr.security.capability": capability}),
+        member("b", type=b"1", linkname="a", mode=0o755, mtime=5),
+    )
+    [tree] = settled(layers, data)
+    found = (tree / "a").stat()
+    assert (found.st_nlink, found.st_mtime, stat.S_IMODE(found.st_mode)) == (2, 5, 0o755)
+    assert os.getxattr(tree / "a", "security.capability")
+
+
 def test_whiteouts_hide_lower_layers(layers: LayerFiles, tmp_path: Path) -> None:
     base = tar_of(
         directory("etc", mode=0o750, uid=3, mtime=1_600_000_000),

@@ -96,6 +96,7 @@ def test_bad_manifest(data: bytes, message: str) -> None:
         ("linux/arm/v6", "linux/arm/v6"),
         ("linux/arm/7", "linux/arm/v7"),
         ("linux/armhf", "linux/arm/v7"),
+        ('{"os": "linux", "architecture": "arm", "variant": "v5"}', "linux/arm/v5"),
     ],
 )
 def test_platform_names(text: str, shown: str) -> None:

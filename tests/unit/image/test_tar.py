@@ -178,7 +178,7 @@ def test_an_ordinary_tree(tmp_path: Path) -> None:
             directory("./etc/", mode=0o750, mtime=1_600_000_000),
             member("./etc/passwd", b"root\n", mode=0o640, mtime=1_650_000_000.25),
             symlink("etc/link", "../../../../outside"),
-            hard_link("etc/second", "./etc/passwd"),
+            hard_link("etc/second", "./etc/passwd", mode=0o640, mtime=1_650_000_000.25),
             member("/absolute/name", b"abs"),
             member("setuid", b"", mode=0o4755),
             member("pipe", type=tarfile.FIFOTYPE),
