@@ -113,6 +113,10 @@ class Command:
         self.interspersed = interspersed
         self.long = long
 
+    def usage_line(self, path: str) -> str:
+        """The command as typed (`teu cp`) with what may follow it."""
+        return f"{path} {self.usage}".rstrip().replace("{program}", path.partition(" ")[0])
+
 
 class Options:
     """Parsed flags. An absent flag reads as its row's default, or its kind's zero value."""
@@ -293,7 +297,7 @@ def arity_problem(path: str, command: Command, count: int) -> str:
     else:
         words = f"requires at least {least} and at most {_arguments(most)}"
     hint = f"{verb} '{path} --help' for more information"
-    return f"'{path}' {words}\n\nUsage:  {path} {command.usage}".rstrip() + f"\n\n{hint}"
+    return f"'{path}' {words}\n\nUsage:  {command.usage_line(path)}\n\n{hint}"
 
 
 def _arguments(count: int) -> str:

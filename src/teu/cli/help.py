@@ -40,7 +40,7 @@ def _program_help(program: str) -> str:
 
 
 def _command_help(path: str, summary: str, command: Command) -> str:
-    lines = [f"Usage:  {path} {command.usage}", "", command.long or summary]
+    lines = [f"Usage:  {command.usage_line(path)}", "", command.long or summary]
     if command.flags:
         lines += ["", "Options:", *_flag_lines(command.flags)]
     return "\n".join(lines) + "\n"
