@@ -56,6 +56,7 @@ def _flag(flag: Flag) -> str:
 def _roff(text: str) -> str:
     """Plain text as roff input."""
     escaped = text.replace("\\", "\\e").replace("-", "\\-")
+    escaped = "".join(c if c.isascii() else f"\\[u{ord(c):04X}]" for c in escaped)
     lines = escaped.split("\n")
     return "\n".join("\\&" + line if line[:1] in (".", "'") else line for line in lines)
 
