@@ -145,7 +145,12 @@ def _base_tree() -> Path:
 @cache
 def _base_layer() -> Layer:
     tree = _base_tree()
-    return _layer(built("baselayer", str(tree), lambda work: _pack(tree, work / "layer.tar")))
+    return _layer(built("baselayer", _key(tree), lambda work: _pack(tree, work / "layer.tar")))
+
+
+def _key(tree: Path) -> str:
+    """What a recipe that uses the tree depends on: its recipe, not where the cache is."""
+    return tree.parent.name
 
 
 _INSTALL_NGINX = """
@@ -179,7 +184,7 @@ def _nginx_layer() -> Layer:
         for place in places.values():
             shutil.rmtree(place)
 
-    return _layer(built("nginxlayer", f"1 {lower} {_INSTALL_NGINX}", build))
+    return _layer(built("nginxlayer", f"1 {_key(lower)} {_INSTALL_NGINX}", build))
 
 
 # --- tar and JSON ---------------------------------------------------------------------------

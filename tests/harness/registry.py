@@ -83,7 +83,7 @@ def lab_storage() -> Path:
         "debian:bookworm": images.base(),
         "nginx:latest": images.nginx(),
     }
-    recipe = "2" + "".join(f"{tag} {image.archive}" for tag, image in tags.items())
+    recipe = "3" + "".join(f"{tag} {image.archive.parent.name}" for tag, image in tags.items())
 
     def build(work: Path) -> None:
         with Registry(work, work / "scratch", read_only=False) as registry:

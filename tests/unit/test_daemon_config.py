@@ -119,10 +119,7 @@ def test_options_without_effect_are_noted(file: Path) -> None:
         (["--default-address-pool", "base=10.10.0.0/16,size=24",
           "--default-address-pool", "base=fd00::/48,size=64"], "default_address_pools",
          (AddressPool("10.10.0.0/16", 24), AddressPool("fd00::/48", 64))),
-        (["--default-network-opt=bridge=a=1", "--default-network-opt=bridge=b=x=y"],
-         "default_network_opts", {"bridge": {"a": "1", "b": "x=y"}}),
         (["--add-runtime=mine=/usr/bin/mine", "--default-runtime=mine"], "default_runtime", "mine"),
-        (["--exec-opt=native.cgroupdriver=systemd"], "cgroup_driver", "systemd"),
         (["--registry-mirror=https://m.example.org"], "registry_mirrors",
          ("https://m.example.org/",)),
         (["--insecure-registry=10.0.0.0/8", "--insecure-registry=r.test:5000"],
@@ -206,10 +203,7 @@ def test_flags(file: Path, flags: list[str], field: str, value: object) -> None:
         (["--default-address-pool=base=x,size=4"], 'invalid base prefix "x"'),
         (["--default-address-pool=base=10.0.0.0/8,size=a"], "must be integer"),
         (["--default-address-pool=bas=10.0.0.0/8"], "unexpected key 'bas'"),
-        (["--default-network-opt=bridge=x"], "must be written driver=key=value"),
         (["--add-runtime=x"], "invalid runtime argument: x"),
-        (["--exec-opt=native.cgroupdriver=magic"], "use cgroupfs or systemd"),
-        (["--exec-opt=isolation=x"], "unknown option: 'isolation'"),
         (["--registry-mirror=m.example.org"], "is not an http:// or https:// address"),
         (["--registry-mirror=https://u:p@m"], "no credentials"),
         (["--insecure-registry=http://r"], "should not contain '://'"),
@@ -242,7 +236,7 @@ def test_bad_flags(file: Path, words: list[str], text: str) -> None:
         (["--bip=10.0.0.1/24", "-b", "br0"], "You specified -b & --bip, mutually exclusive"),
         (["--iptables=false", "--icc=false"], "You specified --iptables=false with --icc=false"),
         (["--bip=10.0.0.1/24", "--fixed-cidr=10.1.0.0/24"], "is not part of bip's subnet"),
-        (["--bip=10.0.0.1/24", "--default-gateway=10.1.0.1"], "is not in bip's subnet"),
+        (["--default-gateway=10.1.0.1"], "the bridge's own address is the gateway"),
         (["--default-runtime=mine"], "specified default runtime 'mine' does not exist"),
         (["--add-runtime=runc=/bin/x"], "runtime name 'runc' is reserved"),
         (["--data-root=/x", "--exec-root=/x"], "they must differ"),
@@ -284,8 +278,6 @@ def test_options_that_cannot_be(file: Path, words: list[str], text: str) -> None
         ({"host-gateway-ip": "x"}, "host-gateway-ips: x is not an ip address"),
         ({"host-gateway-ip": "1.1.1.1", "host-gateway-ips": ["1.1.1.1"]}, "must not both be"),
         ({"proxies": "http://x"}, "proxies: expected an object"),
-        ({"min-api-version": "v1.40"}, "without a v"),
-        ({"min-api-version": "1.99"}, "speaks API versions 1.24 to 1.51"),
     ],
 )  # fmt: skip
 def test_bad_files(file: Path, written: object, text: str) -> None:
@@ -331,11 +323,9 @@ def test_runtimes_of_file_and_flags_merge(file: Path) -> None:
 
 
 def test_environment(file: Path) -> None:
-    env = {"HTTPS_PROXY": "http://p:1", "no_proxy": "x", "DOCKER_MIN_API_VERSION": "1.30"}
+    env = {"HTTPS_PROXY": "http://p:1", "no_proxy": "x"}
     config = configure(file, {"proxies": {"no-proxy": "file wins"}}, env=env)
     assert (config.https_proxy, config.no_proxy) == ("http://p:1", "file wins")
-    assert config.min_api_version == "1.30"
-    assert "invalid DOCKER_MIN_API_VERSION" in refusal(file, env={"DOCKER_MIN_API_VERSION": "2"})
     secure = configure(file, env={"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": "/c"})
     assert (secure.tls, secure.tlskey) == (TlsMode.MUTUAL, Path("/c/key.pem"))
 

@@ -39,11 +39,12 @@ from teu.container.setup import Setup
 from teu.container.stats import Stats
 from teu.container.streams import Streams
 from teu.daemon.config import DaemonConfig
-from teu.daemon.translate import network_config, runtime_config
+from teu.daemon.translate import network_config, registry_config, runtime_config
 from teu.events import EventBus
 from teu.image.service import ImageService
 from teu.model.config import LogConfig
 from teu.network.service import NetworkService
+from teu.registry.client import RegistryClient
 from teu.runtime.service import RuntimeService
 from teu.runtime.shim import ShimService
 from teu.store.containers import ContainerStore
@@ -88,6 +89,7 @@ class Daemon:
         self._engine, recovery = self._build_engine(services, events)
         self._api = ApiServer(_routes(self._engine))
         await recovery.run()
+        services.images.collect()  # layers that neither an image nor a container needs
         await recovery.start_wanted()
 
     async def stop(self) -> None:
@@ -121,7 +123,12 @@ class Daemon:
             paths=Paths(config.data_root, config.exec_root),
             defaults=_defaults(config),
             containers=containers,
-            images=ImageService(db, config.data_root, _Users(containers)),
+            images=ImageService(
+                db,
+                config.data_root,
+                RegistryClient(registry_config(config)),
+                _Users(containers),
+            ),
             networks=NetworkService(db, config.exec_root, network_config(config)),
             volumes=VolumeService(
                 VolumeStore(db), config.data_root / "volumes", containers.using_volume

@@ -161,11 +161,7 @@ def _gathered(before: Any, value: Any, kind: Kind) -> Any:
         return value
     if kind.gather == "list":
         return before + value
-    merged = dict(before)
-    for name, inner in value.items():
-        old = merged.get(name)
-        merged[name] = old | inner if isinstance(old, dict) else inner
-    return merged
+    return before | value
 
 
 def help_text(program: Program) -> str:

@@ -73,7 +73,6 @@ class DaemonConfig(Struct, frozen=True, kw_only=True):
     tlscacert: Path = Path("/etc/teu/ca.pem")
     tlscert: Path = Path("/etc/teu/cert.pem")
     tlskey: Path = Path("/etc/teu/key.pem")
-    min_api_version: str = "1.24"
 
     # defaults of containers
     log_driver: str = "json-file"
@@ -92,15 +91,12 @@ class DaemonConfig(Struct, frozen=True, kw_only=True):
     # runtimes
     default_runtime: str = BUILTIN_RUNTIMES[0]
     runtimes: dict[str, RuntimeEntry] = {}  # beside the built-in ones
-    cgroup_driver: str = "cgroupfs"  # cgroupfs, systemd
 
     # networks
     bridge: str = ""  # an existing bridge to use, or `none`; empty: our own
     bip: str = ""  # address/prefix of the default bridge; empty: from the pools
     fixed_cidr: str = ""
-    default_gateway: str = ""
     default_address_pools: tuple[AddressPool, ...] = ()  # empty: the built-in ones
-    default_network_opts: dict[str, dict[str, str]] = {}  # by driver
     mtu: int = 0  # 0: the driver decides
     icc: bool = True
     ip: str = "0.0.0.0"  # host address of published ports

@@ -27,12 +27,6 @@ def _check_bridge(config: DaemonConfig) -> None:
         subnet = ipaddress.IPv4Interface(config.bip).network
         if not ipaddress.IPv4Network(config.fixed_cidr).subnet_of(subnet):
             raise ValueError(f"fixed-cidr {config.fixed_cidr} is not part of bip's subnet {subnet}")
-    if config.bip and config.default_gateway:
-        subnet = ipaddress.IPv4Interface(config.bip).network
-        if ipaddress.IPv4Address(config.default_gateway) not in subnet:
-            raise ValueError(
-                f"default-gateway {config.default_gateway} is not in bip's subnet {subnet}"
-            )
 
 
 def _check_runtimes(config: DaemonConfig) -> None:

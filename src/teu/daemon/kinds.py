@@ -125,25 +125,6 @@ def pairs(word: str) -> Kind:
     return Kind(word, from_flag, from_json, "map")
 
 
-def _nested_flag(text: str) -> dict[str, dict[str, str]]:
-    name, _, rest = text.partition("=")
-    key, equals, value = rest.partition("=")
-    if not name or not key or not equals:
-        raise ValueError(f"{text} must be written driver=key=value")
-    return {name: {key: value}}
-
-
-def _nested_json(value: Value) -> dict[str, dict[str, str]]:
-    return {
-        name: {key: values.as_text(item) for key, item in values.as_object(inner).items()}
-        for name, inner in values.as_object(value).items()
-    }
-
-
-def _last_cgroup_driver(value: Value) -> str:
-    return (listed("", values.cgroup_driver).from_json(value) or ("cgroupfs",))[-1]
-
-
 BOOL = Kind("", _bool_flag, _bool_json)
 TEXT = plain("string", str)
 PATH = plain("string", values.absolute_path)
@@ -164,12 +145,9 @@ MIRRORS = listed("list", values.mirror)
 INSECURE = listed("list", values.insecure_registry)
 HOSTS = listed("list", values.parse_host)
 MAP = pairs("map")
-NESTED = Kind("mapmap", _nested_flag, _nested_json, "map")
 ULIMIT = Kind("ulimit", values.ulimit_flag, values.ulimit_json, "map")
 POOLS = Kind("pool-options", values.pool_flag, values.pool_json, "list")
 RUNTIME = Kind("runtime", values.runtime_flag, values.runtime_json, "map")
-CGROUP_DRIVER = Kind("list", values.cgroup_driver, _last_cgroup_driver)
 SECCOMP = plain("string", values.seccomp)
-API_VERSION = plain("string", values.api_version)
 LOG_LEVEL = plain("string", values.log_level)
 ANY = Kind("string", str, lambda value: value)  # of options that are not used: any shape goes

@@ -92,7 +92,6 @@ LISTENERS = (
     Option("tlscacert", kinds.PATH, "Trust certs signed only by this CA"),
     Option("tlscert", kinds.PATH, "Path to TLS certificate file"),
     Option("tlskey", kinds.PATH, "Path to TLS key file"),
-    Option("min-api-version", kinds.API_VERSION, "Refuse clients that speak an older API", ""),
 )
 
 CONTAINERS = (
@@ -132,23 +131,15 @@ CONTAINERS = (
         "runtimes", kinds.RUNTIME, "Register an additional OCI compatible runtime", "add-runtime",
         reloads=True,
     ),
-    Option(
-        "exec-opts", kinds.CGROUP_DRIVER, "native.cgroupdriver=cgroupfs|systemd", "exec-opt",
-        field="cgroup_driver",
-    ),
 )  # fmt: skip
 
 NETWORKS = (
     Option("bridge", kinds.BRIDGE, "Attach containers to this existing bridge", short="b"),
     Option("bip", kinds.INTERFACE, "IPv4 address of the default bridge"),
     Option("fixed-cidr", kinds.NETWORK, "IPv4 subnet for the default bridge network's containers"),
-    Option("default-gateway", kinds.IPV4, "Gateway IPv4 address of the default bridge network"),
     Option(
         "default-address-pools", kinds.POOLS, "Address pools of networks without a subnet",
         "default-address-pool",
-    ),
-    Option(
-        "default-network-opts", kinds.NESTED, "Default network options", "default-network-opt"
     ),
     Option("mtu", kinds.MTU, "Set the MTU of the default bridge network"),
     Option("icc", kinds.BOOL, "Enable inter-container communication on the default bridge network"),
@@ -189,6 +180,7 @@ REGISTRIES = (
 
 WITHOUT_EFFECT = (
     _ignored("live-restore", "containers always outlive the daemon", kinds.BOOL),
+    _ignored("exec-opts", "the runtime makes cgroups itself (cgroupfs)", flag="exec-opt"),
     _ignored("userland-proxy", "published ports go through the kernel", kinds.BOOL),
     _ignored("userland-proxy-path", "published ports go through the kernel"),
     _ignored("firewall-backend", "the firewall is nftables, in a table of our own"),
@@ -197,6 +189,7 @@ WITHOUT_EFFECT = (
     _ignored("experimental", "there are no experimental features", kinds.BOOL),
     _ignored("features", "every feature is always on, or not served", kinds.ANY, "feature"),
     _ignored("builder", "the builder keeps no cache of its own to limit", kinds.ANY, ""),
+    _ignored("min-api-version", "every API version from 1.24 on is served", flag=""),
     _ignored("raw-logs", "log lines are never coloured", kinds.BOOL),
     _ignored("containerd", _CONTAINERD),
     _ignored("containerd-namespace", _CONTAINERD),
@@ -246,6 +239,11 @@ NOT_SERVED = (
     _refused("bip6", _LATER_V6),
     _refused("fixed-cidr-v6", _LATER_V6),
     _refused("default-gateway-v6", _LATER_V6),
+    _refused("default-gateway", "the bridge's own address is the gateway"),
+    _refused(
+        "default-network-opts", "give options to each network",
+        flag="default-network-opt",
+    ),
     _refused("allow-direct-routing", "containers are reached by published ports", kinds.BOOL),
     _refused("bridge-accept-fwmark", "add a rule of your own to the firewall instead"),
 )  # fmt: skip

@@ -8,6 +8,8 @@ import traceback
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,16 @@ def _threads() -> Iterator[str]:
 def _tasks() -> Iterator[str]:
     for task in sorted(asyncio.all_tasks(), key=asyncio.Task.get_name):
         yield f"task {task.get_name()}:\n"
-        for frame in task.get_stack():
+        for frame in _awaits(task.get_coro()):
             yield "".join(traceback.format_stack(frame, 1))
         yield "\n"
+
+
+def _awaits(waiting: Any) -> Iterator[FrameType]:
+    """Down the chain of awaits: `Task.get_stack` shows only the first link of it."""
+    while waiting is not None:
+        frame = getattr(waiting, "cr_frame", None) or getattr(waiting, "gi_frame", None)
+        if frame is None:
+            return
+        yield frame
+        waiting = getattr(waiting, "cr_await", None) or getattr(waiting, "gi_yieldfrom", None)

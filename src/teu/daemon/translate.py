@@ -2,6 +2,7 @@
 
 from teu.daemon.config import DaemonConfig
 from teu.network.config import NetworkConfig
+from teu.registry.config import RegistryConfig
 from teu.runtime.config import RuntimeBinary, RuntimeConfig
 
 
@@ -38,4 +39,14 @@ def network_config(config: DaemonConfig) -> NetworkConfig:
         dns_search=list(config.dns_search),
         dns_options=list(config.dns_opts),
         host_gateway_ip=next(iter(config.host_gateway_ips), ""),
+    )
+
+
+def registry_config(config: DaemonConfig) -> RegistryConfig:
+    return RegistryConfig(
+        insecure=list(config.insecure_registries),
+        mirrors=list(config.registry_mirrors),
+        max_concurrent_downloads=config.max_concurrent_downloads,
+        max_concurrent_uploads=config.max_concurrent_uploads,
+        max_attempts=config.max_download_attempts,
     )

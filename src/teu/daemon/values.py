@@ -252,26 +252,8 @@ def _runtime(name: str, facts: dict[str, Value]) -> RuntimeEntry:
     return RuntimeEntry(path, tuple(as_text(item) for item in arguments))
 
 
-def cgroup_driver(text: str) -> str:
-    """`exec-opts`: the only option that Docker still knows chooses who makes cgroups."""
-    key, _, value = (part.strip() for part in text.partition("="))
-    if key != "native.cgroupdriver":
-        raise ValueError(f"invalid exec-opt ({text}): unknown option: '{key}'")
-    if value not in ("cgroupfs", "systemd"):
-        raise ValueError(f"invalid exec-opt ({text}): use cgroupfs or systemd")
-    return value
-
-
 def seccomp(text: str) -> str:
     return text if text in ("builtin", "unconfined") else absolute_path(text)
-
-
-def api_version(text: str) -> str:
-    if not re.fullmatch(r"1\.\d{1,3}", text):
-        raise ValueError(f"{text} is not an API version such as 1.24 (without a v)")
-    if not 24 <= int(text[2:]) <= 51:
-        raise ValueError(f"this daemon speaks API versions 1.24 to 1.51, not {text}")
-    return text
 
 
 def bridge(text: str) -> str:

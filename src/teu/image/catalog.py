@@ -109,9 +109,24 @@ class Catalog:
                 raise
         return self._names.get(named) or self._by_prefix(hexadecimal)
 
+    def broken_id(self, ref: str) -> str | None:
+        """The id of a damaged image that `ref` means."""
+        if not self._broken:
+            return None
+        image_id = self.find_id(ref)
+        return image_id if image_id in self._broken else None
+
     def named(self, name: Reference) -> str | None:
         """The id a reference means, by name only."""
         return self._names.get(stored_name(name))
+
+    def tags(self) -> list[tuple[Image, Reference]]:
+        """All tags, sorted by name."""
+        return [
+            (self._images[image_id], reference)
+            for name, image_id in sorted(self._names.items())
+            if image_id in self._images and not (reference := Reference.parse(name)).digest
+        ]
 
     def _by_prefix(self, prefix: str) -> str | None:
         if not is_hex(prefix):
@@ -153,14 +168,31 @@ class Catalog:
             found.append(self._files.path(row.directory))
         return found
 
+    def used_layers(self) -> set[str]:
+        """Chain ids of all images' layers."""
+        return {chain_id for record in self._store.images() for chain_id in record.chain_ids}
+
+    def used_blobs(self) -> set[str]:
+        return self._store.used_blobs()
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether there is a record that cannot be read, so that nobody knows what it needs."""
+        return bool(self._store.broken())
+
     # --- changes, each with its rows ----------------------------------------------------
+
+    def add_layer(self, row: LayerRow) -> None:
+        """A registered layer; takes the place of one whose directory was lost."""
+        self._store.add_layer(row)
+        self._layers[row.chain_id] = row
+        self._lost_layers.discard(row.chain_id)
 
     def add(
         self,
         record: ImageRecord,
         config: ImageConfig,
         *,
-        layers: Iterable[LayerRow],
         names: Iterable[Reference],
         blobs: Iterable[str],
     ) -> Image:
@@ -172,16 +204,9 @@ class Catalog:
                 manifest_digest=record.manifest_digest or known.record.manifest_digest,
                 tagged_ns=record.tagged_ns,
             )
-        rows = list(layers)
-        replaced = [row for row in rows if row.chain_id in self._layers]
         full_names = [stored_name(name) for name in names]
         moved = {self._names[name] for name in full_names if name in self._names}
-        if replaced:
-            self._store.remove_layers(row.chain_id for row in replaced)
-        self._store.add(record, layers=rows, names=full_names, blobs=blobs)
-        for row in rows:
-            self._layers[row.chain_id] = row
-            self._lost_layers.discard(row.chain_id)
+        self._store.add(record, names=full_names, blobs=blobs)
         self._broken.pop(record.id, None)
         for name in full_names:
             self._names[name] = record.id

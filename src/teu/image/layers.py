@@ -27,7 +27,7 @@ from teu.store.images import LayerRow
 from teu.sys.atomicfile import sync_filesystem
 from teu.sys.beneath import open_beneath, remove_tree
 from teu.sys.codec import Hashed, ReadAhead, Source, decoded
-from teu.sys.skeleton import SkeletonWriter, reassemble
+from teu.sys.skeleton import SkeletonWriter, archive_bytes, reassemble
 from teu.sys.tarstream import TarStream
 from teu.sys.unpack import Unpacker
 
@@ -85,7 +85,8 @@ class LayerFiles:
                 self._root / f"{number}.skeleton", self._root / f"{number}.orphans"
             )
             stack.callback(skeleton.close)
-            unpacker = stack.enter_context(Unpacker(tree, whiteouts=True, skeleton=skeleton))
+            unpacker = Unpacker(tree, whiteouts=True, skeleton=skeleton)
+            stack.callback(unpacker.close)
             result = unpacker.run(TarStream(hashed, skeleton.raw))
             skeleton.finish()
         return StagedLayer(number, hashed.digest, result.size_bytes, result.implied, compression)
@@ -140,11 +141,11 @@ class LayerFiles:
 
     def archive_bytes(self, row: LayerRow) -> int:
         """The length of `archive`. Raises: DataLoss."""
-        return sum(map(len, self.archive(row)))
+        return archive_bytes(self._beside(row.directory, "skeleton"))
 
     def clone(self, row: LayerRow) -> StagedLayer:
         """A second unpacked copy, for another place in a stack of layers. Raises: DataLoss."""
-        return self.stage(_Pieces(self.archive(row)))
+        return self.stage(Pieces(self.archive(row)))
 
     def remove(self, directory: str) -> None:
         """Removes a layer whose row is gone (idempotent)."""
@@ -182,7 +183,7 @@ class LayerFiles:
             os.close(root_fd)
 
 
-class _Pieces:
+class Pieces:
     """An iterator of bytes as a source."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:

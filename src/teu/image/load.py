@@ -28,10 +28,10 @@ from teu.model.image import (
     parse_manifest,
 )
 from teu.model.reference import InvalidReference, Reference
+from teu.sys.archivepath import clean_path
 from teu.sys.codec import CHUNK_BYTES, Hashed, Peeked, Source, decoded, detect
 from teu.sys.tarheader import HARD_LINK, REGULAR, SYMLINK, Entry, InvalidArchive
 from teu.sys.tarstream import TarStream
-from teu.sys.unpack import clean_path
 
 _METADATA_LIMIT_BYTES = 8 << 20
 _ALL_METADATA_LIMIT_BYTES = 64 << 20

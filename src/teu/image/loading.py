@@ -42,7 +42,7 @@ class Loader:
 
     async def _read(self, stream: AsyncIterator[bytes]) -> None:
         pipe = ToThread()
-        feeding = asyncio.create_task(_feed(stream, pipe), name="feed load")
+        feeding = asyncio.create_task(feed(stream, pipe), name="feed load")
         reading = asyncio.ensure_future(self._stock.in_thread(self._read_in_thread, pipe))
         try:
             await asyncio.shield(reading)
@@ -70,19 +70,17 @@ class Loader:
         self._loop.call_soon_threadsafe(self._progress, message)
 
     async def _store(self, archived: ArchivedImage) -> Image:
-        chain = chain_ids(archived.config.rootfs.diff_ids)
+        diff_ids = archived.config.rootfs.diff_ids
+        chain = chain_ids(diff_ids)
         with self._stock.keeping(chain):
-            staged = {}
-            for chain_id, key in zip(chain, archived.layers, strict=True):
-                if self._stock.catalog.layer(chain_id) is None and key in self._archive.layers:
-                    staged[chain_id] = self._archive.layers.pop(key)
+            for count, (diff_id, key) in enumerate(zip(diff_ids, archived.layers, strict=True), 1):
+                if self._stock.catalog.layer(chain[count - 1]) is None:
+                    layer = self._archive.layers.pop(key, None) or await self._stock.clone(diff_id)
+                    await self._stock.register(chain[:count], layer)
             self._tell_renames(archived)
+            manifests = [archived.manifest_data] if archived.manifest_data else []
             image = await self._stock.store(
-                archived.config,
-                archived.config_data,
-                staged,
-                archived.names,
-                manifest_data=archived.manifest_data,
+                archived.config, archived.config_data, archived.names, manifests=manifests
             )
         if not archived.names:
             self._progress(stream_line(f"Loaded image ID: {image.id}"))
@@ -107,7 +105,8 @@ class Loader:
             await self._stock.in_thread(self._stock.layers.discard, layer)
 
 
-async def _feed(stream: AsyncIterator[bytes], pipe: ToThread) -> None:
+async def feed(stream: AsyncIterator[bytes], pipe: ToThread) -> None:
+    """Sends a stream to its end; whatever breaks it is the reader's error."""
     try:
         async for chunk in stream:
             await pipe.send(chunk)

@@ -6,16 +6,19 @@ Every method blocks (milliseconds) and is called in the worker's threads.
 import logging
 import os
 import socket
+from collections.abc import Sequence
+from functools import partial
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Final
 
 from teu.errors import InvalidParameter, SystemFailure
-from teu.model.network import EndpointRecord, NetworkRecord
+from teu.model.network import EndpointRecord, NetworkRecord, PublishedPort
 from teu.network.firewall import BridgeRules
 from teu.network.ipam import mac_of
-from teu.network.kernel import HostLinks, set_sysctl
+from teu.network.kernel import HostLinks, read_sysctl, set_sysctl
 from teu.sys import netlink
+from teu.sys.conntrack import Conntrack, Flow
 from teu.sys.netlink import Link, Netlink
 from teu.sys.syscalls import os_errors
 
@@ -69,8 +72,10 @@ class BridgeDriver:
         self._mtu = mtu
         self._mtus: dict[str, int] = {}  # by bridge, so that both ends of a pair agree with it
 
-    def ensure(self, record: NetworkRecord) -> None:
+    def ensure(self, record: NetworkRecord, *, idle: bool = False) -> None:
         """The bridge's link with its address, up. Idempotent; running containers do not notice.
+
+        `idle`: no container is there, so the MTU may follow the host's or the configuration's.
 
         Raises: SystemFailure (also when the name belongs to a link that is no bridge).
         """
@@ -82,9 +87,10 @@ class BridgeDriver:
                     f"link {record.link} is there but is no bridge ({link.kind or 'physical'}): "
                     "rename it, or choose another bridge name"
                 )
-            self._mtus[record.link] = link.mtu
+            mtu = self._wanted_mtu(record) if idle and record.link_is_ours else link.mtu
+            self._mtus[record.link] = mtu
             present = self._host.addresses(link.index)
-            requests = [netlink.set_link(record.link, up=True)]
+            requests = [netlink.set_link(record.link, up=True, mtu=0 if mtu == link.mtu else mtu)]
             if str(wanted) not in present:
                 requests.append(netlink.add_address(link.index, wanted))
             if record.link_is_ours:
@@ -138,9 +144,12 @@ class BridgeDriver:
         """Shuts the bridge's port at once, so that the address may be given to another container
         while the kernel still reaps this one's namespace. Accepts "already gone".
         """
-        index = _index(endpoint.host_link)
-        if index:
-            self._host.run(netlink.set_bridge_port(index, disabled=True))
+        index = _index(endpoint.host_link) if endpoint.host_link else 0
+        try:
+            if index:
+                self._host.run(netlink.set_bridge_port(index, disabled=True))
+        except OSError as error:
+            log.warning("link %s was not shut: %s", endpoint.host_link, error)
 
     def allow_hairpin(self, endpoint: EndpointRecord) -> None:
         """Lets a container reach itself by its published port when bridge-nf-call-iptables is on:
@@ -150,8 +159,41 @@ class BridgeDriver:
             index = socket.if_nametoindex(endpoint.host_link)
             self._host.run(netlink.set_bridge_port(index, hairpin=True))
 
+    def forget_flows(self, ports: Sequence[PublishedPort]) -> None:
+        """Lets UDP clients that go on sending meet the rules as they are now.
+
+        Their packets went to the host itself before a port was published, and go to the container
+        as long as the kernel remembers. Failure is logged: the flows end by themselves when silent.
+        """
+        udp = [port for port in ports if port.protocol == "udp"]
+        if not udp:
+            return
+        try:
+            own = self._host.own_addresses()
+            with Conntrack() as tracked:
+                for port in udp:
+                    chosen = partial(_is_stale, IPv4Address(port.address), own)
+                    tracked.forget_udp(port.host_port, chosen)
+        except OSError as error:
+            log.warning(
+                "old UDP connections were not ended: %s (%s)", error.strerror, error.filename
+            )
+
+    def separate(self, record: NetworkRecord, endpoint: EndpointRecord) -> None:
+        """On a network without icc: keeps the endpoint from its neighbours on the bridge itself.
+
+        Where bridged packets pass the firewall (bridge-nf-call-iptables) its rule does that, and
+        the port must stay open: published ports of a neighbour are then translated on the bridge.
+        Known gap: after the sysctl was switched off, until the daemon's next start.
+        """
+        if option_flag(record, OPTION_ICC):
+            return
+        filtered = read_sysctl("bridge/bridge-nf-call-iptables") == "1"
+        if index := _index(endpoint.host_link):
+            self._host.run(netlink.set_bridge_port(index, isolated=not filtered))
+
     def _create(self, record: NetworkRecord) -> Link:
-        mtu = option_mtu(record) or self._mtu or self._host.default_mtu()
+        mtu = self._wanted_mtu(record)
         mac = mac_of(IPv4Address(record.pools[0].gateway))
         self._host.run(
             netlink.create_bridge(record.link, mac=mac, mtu=mtu),
@@ -162,6 +204,9 @@ class BridgeDriver:
             raise SystemFailure(f"bridge {record.link} vanished while it was made")
         log.info("made bridge %s for network %s", record.link, record.name)
         return link
+
+    def _wanted_mtu(self, record: NetworkRecord) -> int:
+        return option_mtu(record) or self._mtu or self._host.default_mtu()
 
     def _create_pair(self, record: NetworkRecord, endpoint: EndpointRecord, sandbox: Path) -> None:
         master = _index(record.link)
@@ -186,9 +231,12 @@ class BridgeDriver:
             )
         finally:
             os.close(netns_fd)
-        if not option_flag(record, OPTION_ICC):
-            index = socket.if_nametoindex(endpoint.host_link)
-            self._host.run(netlink.set_bridge_port(index, isolated=True))
+        self.separate(record, endpoint)
+
+
+def _is_stale(container: IPv4Address, own: set[IPv4Address], flow: Flow) -> bool:
+    """Flows to the container, and those that the host itself answers."""
+    return flow.answerer == container or flow.answerer in own or flow.answerer.is_loopback
 
 
 def _index(link: str) -> int:

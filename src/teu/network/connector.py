@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address
 from typing import Final
 
-from teu.errors import InvalidParameter, SystemFailure
+from teu.errors import EngineError, InvalidParameter, SystemFailure
 from teu.ids import new_id, short
 from teu.model.config import EndpointSettings
 from teu.model.network import BRIDGE, EndpointRecord, NetworkRecord, PublishedPort
@@ -107,10 +107,19 @@ class Connector:
             await self._worker.run(self._set_default_route, heir)
 
     async def release(self, container_id: str) -> None:
-        """Ports, rules, links, sandbox, addresses, rows; in the order in which others miss them."""
+        """Ports, rules, links, sandbox, addresses, rows; in the order in which others miss them.
+
+        A failing step does not keep the later ones from running, but the rows stay.
+        """
         records = self._endpoints.of_container(container_id)
-        await self._close_ports(records)
+        failures: list[Exception] = []
+        try:
+            await self._close_ports(records)
+        except (EngineError, OSError) as error:
+            failures.append(error)
         await self._worker.run(self._let_kernel_reap, container_id, records)
+        if failures:
+            raise failures[0]
         for record in records:
             self._forget(record)
 
@@ -156,7 +165,7 @@ class Connector:
         record.prefix = pool.subnet.prefixlen
         record.gateway = "" if network.internal else str(pool.gateway)
         record.address = str(self._take_address(network, settings))
-        record.mac = _checked_mac(settings.mac_address) or mac_of(IPv4Address(record.address))
+        record.mac = _asked_mac(settings) or mac_of(IPv4Address(record.address))
         return record
 
     def _take_address(self, network: NetworkRecord, settings: EndpointSettings) -> IPv4Address:
@@ -250,20 +259,33 @@ class Connector:
     ) -> None:
         firewall.add_ports(published)
         self._driver.allow_hairpin(record)
+        self._driver.forget_flows(published)
 
     async def _close_ports(self, records: list[EndpointRecord]) -> None:
         published = [port for record in records for port in record.ports]
-        if published and self._firewall:
-            firewall = self._firewall
-            await self._worker.run(firewall.remove_ports, published)
-        for record in records:
-            self._let_go(record, record.ports)
+        try:
+            if published and self._firewall:
+                await self._worker.run(self._shut_ports, self._firewall, published)
+        finally:
+            for record in records:
+                self._let_go(record, record.ports)
+
+    def _shut_ports(self, firewall: Firewall, published: list[PublishedPort]) -> None:
+        firewall.remove_ports(published)
+        self._driver.forget_flows(published)
 
     def _let_kernel_reap(self, container_id: str, records: list[EndpointRecord]) -> None:
         for record in records:
-            if record.host_link:
-                self._driver.mute(record)
+            self._driver.mute(record)
         self._sandboxes.remove(container_id)
+
+
+def _asked_mac(settings: EndpointSettings) -> str:
+    """Empty for a MAC that an earlier start derived from the address it had then."""
+    earlier = settings.ip_address
+    if earlier and settings.mac_address == mac_of(IPv4Address(earlier)):
+        return ""
+    return _checked_mac(settings.mac_address)
 
 
 def _checked_mac(text: str) -> str:

@@ -1,8 +1,8 @@
 """/etc/hosts, /etc/hostname and /etc/resolv.conf of a container.
 
-    DIRECTORY/{hosts,hostname,resolv.conf}     bind-mounted into the container, so written in place
+    HOME/{hosts,hostname,resolv.conf}     bind-mounted into the container, so written in place
 
-Text is built by pure functions; `write` puts it on the disk.
+Text is built by functions of its own; `EtcFiles` gathers what they need and puts it on the disk.
 Source: hosts(5), resolv.conf(5), systemd-resolved(8).
 """
 
@@ -11,11 +11,15 @@ import re
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from msgspec import Struct, field
 
 from teu.errors import InvalidParameter
+from teu.model.container import ContainerRecord
+from teu.model.network import HOST
+from teu.network.config import NetworkConfig
+from teu.sys.syscalls import os_errors
 
 HOST_GATEWAY: Final = "host-gateway"
 HOST_HOSTS: Final = Path("/etc/hosts")
@@ -58,6 +62,42 @@ class Naming(Struct, frozen=True, kw_only=True):
     extra_hosts: Sequence[tuple[str, str]] = ()
     asked: Resolver = field(default_factory=Resolver)  # the container's own, else the daemon's
     uses_host_network: bool = False
+
+
+class Gateways(Protocol):
+    def host_gateway(self) -> str:
+        """What `host-gateway` stands for, or empty."""
+        ...
+
+
+class EtcFiles:
+    """Writes the three files of a container whose endpoints are connected."""
+
+    def __init__(self, config: NetworkConfig, networks: Gateways) -> None:
+        self._config = config
+        self._networks = networks
+
+    def write(self, home: Path, record: ContainerRecord) -> None:
+        """Not for `container:X`, which has the files of X.
+
+        Raises: InvalidParameter (extra hosts, DNS options), SystemFailure.
+        """
+        host, config = record.host, self._config
+        gateway = self._networks.host_gateway()
+        naming = Naming(
+            hostname=record.config.hostname,
+            domainname=record.config.domainname,
+            addresses=[one.ip_address for one in record.networks.values() if one.ip_address],
+            extra_hosts=[parse_extra_host(one, gateway) for one in host.extra_hosts or []],
+            asked=checked_resolver(
+                host.dns or config.dns,
+                host.dns_search or config.dns_search,
+                host.dns_options or config.dns_options,
+            ),
+            uses_host_network=host.network_mode == HOST,
+        )
+        with os_errors(f"network files of container {record.name}"):
+            write(home, contents(naming))
 
 
 def parse_extra_host(text: str, host_gateway: str = "") -> tuple[str, str]:

@@ -6,11 +6,12 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from teu.sys.netlink import Link, Netlink, Request
+from teu.sys.netlink import Link, Netlink
+from teu.sys.netlink_socket import Request
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -76,6 +77,10 @@ class HostLinks:
         with self._lock:
             found = self._netlink.addresses()
         return [str(one.interface) for one in found if one.link_index == link_index]
+
+    def own_addresses(self) -> set[IPv4Address]:
+        with self._lock:
+            return {one.interface.ip for one in self._netlink.addresses()}
 
     def default_mtu(self) -> int:
         """The MTU of the host's default route's link."""

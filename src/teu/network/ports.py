@@ -303,7 +303,7 @@ def listening_process(protocol: str, port: int) -> str:
     """`process 812 (nginx)`: who holds the port, or empty if that cannot be seen."""
     inodes = set()
     for table in (protocol, f"{protocol}6"):
-        inodes |= _inodes(Path(f"/proc/net/{table}"), port)
+        inodes |= _inodes(Path(f"/proc/thread-self/net/{table}"), port)
     if not inodes:
         return ""
     for process in Path("/proc").iterdir():

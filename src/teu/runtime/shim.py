@@ -25,11 +25,12 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
+from teu.clock import now_ns
 from teu.errors import Conflict, DeadlineExceeded, Unavailable
 from teu.runtime.channel import Channel, Executed, Facts, Packet, ShimGone, ShimRefused, connect
 from teu.runtime.failures import ENGINE, StartFailed, start_failed
 from teu.runtime.logs import LogRequest
-from teu.runtime.orphan import ExitStatus, end_orphan, read_exit
+from teu.runtime.orphan import LOST, LOST_TEXT, ExitStatus, end_orphan, read_exit
 from teu.runtime.zygote import Zygote
 from teu.tasks import TaskOwner
 
@@ -125,6 +126,7 @@ class ShimService:
     def __init__(self) -> None:
         self._zygote = Zygote()
         self._tasks = TaskOwner()
+        self._shims: set[Shim] = set()
 
     @property
     def zygote_pid(self) -> int:
@@ -136,6 +138,8 @@ class ShimService:
 
     async def close(self) -> None:
         """Lets go of everything; containers run on."""
+        for shim in list(self._shims):
+            shim.let_go()
         await self._zygote.close()
         await self._tasks.drain(5.0)
 
@@ -158,17 +162,13 @@ class ShimService:
             channel, facts = await self._launch(spec, clients)
         finally:
             _close_clients(clients)
-        shim = Shim(spec.id, spec.directory, channel, facts, self._tasks)
-        shim.on_exit = on_exit
-        shim.on_detached = on_detached
-        shim.listen()
-        return shim
+        return self._own(spec.id, spec.directory, channel, facts, on_exit, on_detached)
 
     async def _launch(self, spec: LaunchSpec, clients: list[Client]) -> tuple[Channel, Facts]:
         fields = {**spec.message(), "clients": [client.options() for client in clients]}
         fds = [client.fd for client in clients]
         for attempt in range(LAUNCH_ATTEMPTS):
-            channel = await self._fork_shim()
+            channel = await self._fork_shim(spec.runtime[0])
             try:
                 limit_s = spec.timeout_s + CALL_LIMIT_S
                 return channel, await channel.request("launch", fields, fds, timeout_s=limit_s)
@@ -184,11 +184,28 @@ class ShimService:
                 raise
         raise AssertionError("unreachable")
 
-    async def _fork_shim(self) -> Channel:
+    def _own(
+        self,
+        id: str,
+        directory: Path,
+        channel: Channel,
+        facts: Facts,
+        on_exit: ExitHook | None,
+        on_detached: DetachedHook | None,
+    ) -> "Shim":
+        shim = Shim(id, directory, channel, facts, self._tasks)
+        shim.on_exit = on_exit
+        shim.on_detached = on_detached
+        self._shims.add(shim)
+        shim.on_left = lambda: self._shims.discard(shim)
+        shim.listen()
+        return shim
+
+    async def _fork_shim(self, runtime: str) -> Channel:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             try:
-                await self._zygote.fork({"role": "shim"}, [theirs.fileno()])
+                await self._zygote.fork({"role": "shim", "runtime": runtime}, [theirs.fileno()])
             except BaseException:
                 ours.close()
                 raise
@@ -221,11 +238,7 @@ class ShimService:
             except BaseException:
                 channel.close()
                 raise
-            shim = Shim(directory.name, directory, channel, facts, self._tasks)
-            shim.on_exit = on_exit
-            shim.on_detached = on_detached
-            shim.listen()
-            return shim
+            return self._own(directory.name, directory, channel, facts, on_exit, on_detached)
         raise Unavailable(f"the shim in {directory} drops every connection")
 
     async def read_logs(self, request: LogRequest, fd: int) -> None:
@@ -287,6 +300,7 @@ class Shim:
         self._tasks = tasks
         self._finished: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
         self._ending = False
+        self.on_left: Callable[[], object] = lambda: None
         for executed in facts.execs:
             self._know(executed)
 
@@ -352,6 +366,11 @@ class Shim:
         finally:
             _close_clients(clients)
 
+    def let_go(self) -> None:
+        """The daemon stops: closes the connection; the container runs on, `wait` never returns."""
+        self._channel.listen(lambda _: None, lambda: None)
+        self._channel.close()
+
     def listen(self) -> None:
         """Starts taking events; to be called once the hooks are set."""
         self._channel.listen(self._event, self._lost_connection)
@@ -384,9 +403,6 @@ class Shim:
         if recorded and sequence:
             with contextlib.suppress(ShimGone):
                 await self._channel.send({"op": "ack", "seq": sequence})
-        for process in self.execs.values():
-            if not process.finished.done() and sequence == 0:
-                process.finished.set_result(ExitStatus(255, status.finished_ns, False))
         self._finished.set_result(status)
 
     async def _end_exec(self, packet: Packet) -> None:
@@ -401,8 +417,17 @@ class Shim:
         self.execs.pop(packet.exec, None)
 
     def _lost_connection(self) -> None:
-        if not self._ending:
+        if self._ending:
+            self._leave()
+        else:
             _ = self._tasks.spawn(self._find_out(), f"lost shim of {self.id}")
+
+    def _leave(self) -> None:
+        """The shim is gone: nobody will report an exec's end any more."""
+        for process in self.execs.values():
+            if not process.finished.done():
+                process.finished.set_result(ExitStatus(LOST, now_ns(), False, LOST_TEXT))
+        self.on_left()
 
     async def _find_out(self) -> None:
         """The connection ended without an exit report: reconnect, or learn how it ended."""
@@ -419,7 +444,8 @@ class Shim:
         status = read_exit(self._directory) or await end_orphan(
             self._directory, self.pid, self.pid_started
         )
-        await self._end(status or ExitStatus(255, 0, False, "the container's shim was lost"))
+        await self._end(status or ExitStatus(LOST, now_ns(), False, LOST_TEXT))
+        self._leave()
 
 
 async def _call_hook(hook: ExitHook | None, status: ExitStatus) -> bool:

@@ -146,22 +146,26 @@ def _lines(root_fd: int, path: str, least: int) -> Iterator[list[str]]:
 
 
 def _read(root_fd: int, path: str) -> bytes:
-    """The file's content, empty when it does not exist. Never waits (a FIFO is refused)."""
+    """The file's content, empty when it does not exist.
+
+    Looked at before it is opened: opening a FIFO waits, and opening a device may do things.
+    """
     try:
-        fd = open_in_root(root_fd, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        path_fd = open_in_root(root_fd, path, os.O_PATH)
     except (FileNotFoundError, NotADirectoryError):
         return b""
     except OSError as error:
         raise SystemFailure(f"cannot read /{path} of the container: {error.strerror}") from error
-    with open(fd, "rb") as file:
-        facts = os.fstat(fd)
-        if not stat.S_ISREG(facts.st_mode):
+    try:
+        if not stat.S_ISREG(os.fstat(path_fd).st_mode):
             raise SystemFailure(f"/{path} of the container is not a regular file")
-        content = file.read(FILE_LIMIT_BYTES + 1)
+        with open(f"/proc/self/fd/{path_fd}", "rb") as file:
+            content = file.read(FILE_LIMIT_BYTES + 1)
+    finally:
+        os.close(path_fd)
     if len(content) > FILE_LIMIT_BYTES:
         raise SystemFailure(
-            f"/{path} of the container is larger than {FILE_LIMIT_BYTES >> 20} MiB; "
-            "give --user as numbers and make the file smaller"
+            f"/{path} of the container is larger than {FILE_LIMIT_BYTES >> 20} MiB; make it smaller"
         )
     return content
 

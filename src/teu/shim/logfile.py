@@ -134,5 +134,7 @@ def compress(path: str) -> None:
     with open(path, "rb") as source, gzip.open(temporary, "wb", compresslevel=6) as target:
         while block := source.read(COPY_BYTES):
             target.write(block)
+    status = os.stat(path)
+    os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))  # readers know it by that
     os.rename(temporary, f"{path}.gz")
     os.unlink(path)

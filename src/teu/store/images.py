@@ -1,7 +1,7 @@
 """Rows of images, their names, their layers, and who keeps which blob.
 
-Synchronous, on the loop's thread. An image, its layers and its names are written in one
-transaction, after everything they speak of is durable.
+Synchronous, on the loop's thread. An image and its names are written in one transaction, after
+everything they speak of is durable.
 """
 
 from collections.abc import Iterable
@@ -31,7 +31,7 @@ class ImageStore:
         self._decoder = msgspec.json.Decoder(ImageRecord)
 
     def images(self) -> list[ImageRecord]:
-        """Raises: msgspec.DecodeError subclasses never: a broken row is left out by `broken`."""
+        """All that can be read; see `broken` for the others."""
         found = []
         for _, record in self._db.rows("SELECT id, record FROM image"):
             try:
@@ -56,28 +56,17 @@ class ImageStore:
     def used_blobs(self) -> set[str]:
         return {row[0] for row in self._db.rows("SELECT DISTINCT digest FROM blob_use")}
 
-    def add(
-        self,
-        record: ImageRecord,
-        *,
-        layers: Iterable[LayerRow],
-        names: Iterable[str],
-        blobs: Iterable[str],
-    ) -> None:
-        """An image with its new layers, the names that now mean it, and the blobs it keeps."""
+    def add_layer(self, layer: LayerRow) -> None:
+        """Replaces a row of the same chain id."""
+        self._db.write(
+            "INSERT OR REPLACE INTO layer (chain_id, parent, diff_id, directory, size_bytes)"
+            " VALUES (?, ?, ?, ?, ?)",
+            (layer.chain_id, layer.parent, layer.diff_id, layer.directory, layer.size_bytes),
+        )
+
+    def add(self, record: ImageRecord, *, names: Iterable[str], blobs: Iterable[str]) -> None:
+        """An image, the names that now mean it, and the blobs it keeps."""
         with self._db.transaction():
-            for layer in layers:
-                self._db.write(
-                    "INSERT INTO layer (chain_id, parent, diff_id, directory, size_bytes)"
-                    " VALUES (?, ?, ?, ?, ?)",
-                    (
-                        layer.chain_id,
-                        layer.parent,
-                        layer.diff_id,
-                        layer.directory,
-                        layer.size_bytes,
-                    ),
-                )
             self._put(record)
             for digest in blobs:
                 self._db.write(
@@ -86,9 +75,6 @@ class ImageStore:
                 )
             for name in names:
                 self._name(name, record.id)
-
-    def update(self, record: ImageRecord) -> None:
-        self._put(record)
 
     def _put(self, record: ImageRecord) -> None:
         self._db.write(

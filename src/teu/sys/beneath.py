@@ -8,8 +8,8 @@ Needs Linux 5.6.
 import ctypes
 import errno
 import os
+import secrets
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 from teu.errors import SystemFailure
@@ -18,6 +18,7 @@ _OPENAT2 = 437  # the same number on every architecture
 _RESOLVE_NO_MAGICLINKS = 0x02
 _RESOLVE_IN_ROOT = 0x10
 _RETRIES = 32
+_MAX_LEVELS = 64
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -69,32 +70,45 @@ def open_directory(root_fd: int, path: bytes) -> int:
 def remove_tree(parent_fd: int, name: bytes) -> None:
     """Removes `name` and everything below it; symlinks are never followed; missing is fine.
 
-    Depth is bounded by memory, not by the stack: a hostile tree can be thousands deep.
+    A tree of any depth needs few descriptors: what lies too deep is moved up first.
     """
     if _unlink(parent_fd, name):
         return
-    stack: list[tuple[int, bytes, Iterator[bytes]]] = []
+    stack = [_Level.open(parent_fd, name)]
     try:
-        _descend(stack, parent_fd, name)
         while stack:
-            directory_fd, own_name, names = stack[-1]
-            child = next(names, None)
-            if child is not None:
-                if not _unlink(directory_fd, child):
-                    _descend(stack, directory_fd, child)
+            level = stack[-1]
+            if not level.names:
+                os.close(level.fd)
+                stack.pop()
+                os.rmdir(level.name, dir_fd=stack[-1].fd if stack else parent_fd)
                 continue
-            os.close(directory_fd)
-            stack.pop()
-            os.rmdir(own_name, dir_fd=stack[-1][0] if stack else parent_fd)
+            child = level.names.pop()
+            if _unlink(level.fd, child):
+                continue
+            if len(stack) < _MAX_LEVELS:
+                stack.append(_Level.open(level.fd, child))
+            else:
+                moved = b".moved-%s" % secrets.token_hex(8).encode()
+                os.rename(child, moved, src_dir_fd=level.fd, dst_dir_fd=stack[0].fd)
+                stack[0].names.append(moved)
     finally:
-        for directory_fd, _, _ in stack:
-            os.close(directory_fd)
+        for level in stack:
+            os.close(level.fd)
 
 
-def _descend(stack: list[tuple[int, bytes, Iterator[bytes]]], parent_fd: int, name: bytes) -> None:
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    directory_fd = os.open(name, flags, dir_fd=parent_fd)
-    stack.append((directory_fd, name, iter([os.fsencode(n) for n in os.listdir(directory_fd)])))
+class _Level:
+    """A directory whose entries are being removed."""
+
+    def __init__(self, fd: int, name: bytes) -> None:
+        self.fd = fd
+        self.name = name
+        self.names = [os.fsencode(n) for n in os.listdir(fd)]
+
+    @classmethod
+    def open(cls, parent_fd: int, name: bytes) -> "_Level":
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        return cls(os.open(name, flags, dir_fd=parent_fd), name)
 
 
 def _unlink(parent_fd: int, name: bytes) -> bool:

@@ -7,7 +7,7 @@ the loop iterates (download of an archive). Whoever goes away first unblocks the
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Self
 
 LIMIT_BYTES = 4 << 20
@@ -91,7 +91,7 @@ class ToThread:
 
 
 class FromThread:
-    """Thread side: `write`, then `finish` or `fail`. Loop side: iterate; `close` to stop early."""
+    """Thread side: `drain_from`. Loop side: iterate; `close` to stop early."""
 
     def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:
         self._loop = asyncio.get_running_loop()
@@ -115,16 +115,18 @@ class FromThread:
             self._size_bytes += len(chunk)
             self._announce()
 
-    def finish(self) -> None:
-        self._end(None)
-
-    def fail(self, error: BaseException) -> None:
-        self._end(error)
-
-    def _end(self, error: BaseException | None) -> None:
+    def drain_from(self, pieces: Callable[[], Iterable[bytes]]) -> None:
+        """Writes everything an iterable gives; its error, if any, is the reader's."""
+        error: BaseException | None = None
+        try:
+            for piece in pieces():
+                self.write(piece)
+        except PipeClosed:
+            return
+        except BaseException as failure:
+            error = failure
         with self._changed:
-            if not self._ended:
-                self._ended, self._error = True, error
+            self._ended, self._error = True, error
             self._announce()
 
     def _announce(self) -> None:

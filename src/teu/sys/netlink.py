@@ -3,36 +3,32 @@
     with Netlink() as kernel:
         kernel.run(create_bridge("teu0", mtu=1500), set_link("teu0", up=True))
 
-A `Request` is one message with the words for its failure. `Netlink.run` sends all requests in one
-system call; the kernel works them off in order while the call lasts, so a batch costs little more
-than its slowest step. The kernel does not stop at a failed request: the first failure is raised
-after all acknowledgements are in. A socket belongs to the network namespace it was created in,
-whatever thread uses it; it must not be used by two threads at once.
+Each function here makes one request; `Netlink.run` sends them (see `netlink_socket`).
 
 Deleting a veth pair blocks for an RCU grace period (16 ms here) and holds the kernel's rtnl lock
 meanwhile; closing the namespace that holds its peer reaps it for nothing.
 
-Source: rtnetlink(7), netlink(7), linux/{if_link,if_addr,rtnetlink,veth,if_bridge}.h.
+Source: rtnetlink(7), linux/{if_link,if_addr,rtnetlink,veth,if_bridge}.h.
 """
 
 import errno
-import os
 import socket
 import struct
-from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from msgspec import Struct
 
-REPLY_LIMIT_S: Final = 10
-_RECEIVE_SIZE: Final = 256 * 1024
-
-_NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_REQUEST, _ACK, _REPLACE, _EXCL, _CREATE, _DUMP = 0x1, 0x4, 0x100, 0x200, 0x400, 0x300
-_ACK_HAS_TEXT, _ACK_IS_SHORT = 0x200, 0x100
-_SOL_NETLINK, _CAP_ACK, _EXT_ACK, _STRICT = 270, 10, 11, 12
+from teu.sys.netlink_socket import (
+    CREATE,
+    EXCLUSIVE,
+    REPLACE,
+    NetlinkSocket,
+    Request,
+    attribute,
+    attributes,
+    nested,
+)
 
 _NEWLINK, _DELLINK, _GETLINK, _SETLINK = 16, 17, 18, 19
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
@@ -43,7 +39,6 @@ _IFLA_PROTINFO, _IFLA_NET_NS_FD, _IFLA_AF_SPEC = 12, 28, 26
 _INFO_KIND, _INFO_DATA, _VETH_PEER, _INET6_ADDR_GEN_MODE = 1, 2, 1, 8
 _PORT_STATE, _PORT_HAIRPIN, _PORT_FLUSH, _PORT_ISOLATED = 1, 4, 24, 33
 _BR_FORWARD_DELAY = 1
-_NESTED: Final = 0x8000
 _IFF_UP: Final = 0x1
 _IN6_ADDR_GEN_NONE: Final = 1
 
@@ -52,21 +47,9 @@ _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_TABLE = 1, 4, 5, 6, 15
 _TABLE_MAIN, _TABLE_LOCAL = 254, 255
 _PROTO_BOOT, _SCOPE_UNIVERSE, _SCOPE_LINK, _TYPE_UNICAST = 3, 0, 253, 1
 
-_HEADER = struct.Struct("=IHHII")
 _LINK = struct.Struct("=BxHiII")
 _ADDRESS = struct.Struct("=BBBBi")
 _ROUTE = struct.Struct("=BBBBBBBBI")
-_ATTRIBUTE = struct.Struct("=HH")
-
-
-class Request(Struct, frozen=True):
-    """One message: its type, flags and body, and what it asks in words for an error."""
-
-    kind: int
-    flags: int
-    body: bytes
-    what: str
-    tolerate: tuple[int, ...] = ()  # errno values that mean "already so"
 
 
 class Link(Struct, frozen=True):
@@ -98,9 +81,9 @@ class Route(Struct, frozen=True):
 
 def create_bridge(name: str, *, mac: str, mtu: int) -> Request:
     """A bridge without spanning tree. The MAC is fixed: udev and ports do not change it."""
-    data = _attribute(_BR_FORWARD_DELAY, struct.pack("=I", 0))
+    data = attribute(_BR_FORWARD_DELAY, struct.pack("=I", 0))
     body = _link_message(0, name=name, mac=mac, mtu=mtu) + _link_info("bridge", data)
-    return Request(_NEWLINK, _CREATE | _EXCL, body, f"create bridge {name}")
+    return Request(_NEWLINK, CREATE | EXCLUSIVE, body, f"create bridge {name}")
 
 
 def create_veth(
@@ -108,10 +91,10 @@ def create_veth(
 ) -> Request:
     """A veth pair: `name` here with its master set, `peer` in the other namespace; both down."""
     inside = _link_message(0, name=peer, mac=peer_mac, mtu=mtu)
-    inside += _attribute(_IFLA_NET_NS_FD, struct.pack("=I", netns_fd))
+    inside += attribute(_IFLA_NET_NS_FD, struct.pack("=I", netns_fd))
     body = _link_message(0, name=name, mac=mac, mtu=mtu, master=master)
-    body += _link_info("veth", _attribute(_VETH_PEER, inside))
-    return Request(_NEWLINK, _CREATE | _EXCL, body, f"create veth pair {name} for {peer}")
+    body += _link_info("veth", attribute(_VETH_PEER, inside))
+    return Request(_NEWLINK, CREATE | EXCLUSIVE, body, f"create veth pair {name} for {peer}")
 
 
 def set_link(
@@ -131,8 +114,8 @@ def set_link(
 
 def without_ipv6_autoconf(name: str) -> Request:
     """No link-local IPv6 address (and so no duplicate detection traffic) on a host-side link."""
-    mode = _attribute(_INET6_ADDR_GEN_MODE, struct.pack("=B", _IN6_ADDR_GEN_NONE))
-    spec = _nested(_IFLA_AF_SPEC, _nested(socket.AF_INET6, mode))
+    mode = attribute(_INET6_ADDR_GEN_MODE, struct.pack("=B", _IN6_ADDR_GEN_NONE))
+    spec = nested(_IFLA_AF_SPEC, nested(socket.AF_INET6, mode))
     tolerate = (errno.EAFNOSUPPORT, errno.EINVAL, errno.EOPNOTSUPP)
     return Request(
         _NEWLINK, 0, _link_message(0, name=name) + spec, f"set IPv6 mode of {name}", tolerate
@@ -149,12 +132,12 @@ def set_bridge_port(
     """Flags of a bridge's port. `disabled` also makes the bridge forget the MACs behind it."""
     flags = b""
     if hairpin is not None:
-        flags += _attribute(_PORT_HAIRPIN, struct.pack("=B", hairpin))
+        flags += attribute(_PORT_HAIRPIN, struct.pack("=B", hairpin))
     if isolated is not None:
-        flags += _attribute(_PORT_ISOLATED, struct.pack("=B", isolated))
+        flags += attribute(_PORT_ISOLATED, struct.pack("=B", isolated))
     if disabled:
-        flags += _attribute(_PORT_STATE, struct.pack("=B", 0)) + _attribute(_PORT_FLUSH, b"")
-    body = _LINK.pack(socket.AF_BRIDGE, 0, index, 0, 0) + _nested(_IFLA_PROTINFO, flags)
+        flags += attribute(_PORT_STATE, struct.pack("=B", 0)) + attribute(_PORT_FLUSH, b"")
+    body = _LINK.pack(socket.AF_BRIDGE, 0, index, 0, 0) + nested(_IFLA_PROTINFO, flags)
     tolerate = (errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP) if disabled else ()
     return Request(_SETLINK, 0, body, f"set bridge port {index}", tolerate)
 
@@ -168,7 +151,7 @@ def add_address(link_index: int, interface: IPv4Interface) -> Request:
     """Accepts "already there"."""
     return Request(
         _NEWADDR,
-        _CREATE | _REPLACE,
+        CREATE | REPLACE,
         _address_message(link_index, interface),
         f"add address {interface}",
         (errno.EEXIST,),
@@ -185,7 +168,7 @@ def add_route(
 ) -> Request:
     """A route in the main table, replacing one to the same destination."""
     body = _route_message(destination, gateway, link_index)
-    return Request(_NEWROUTE, _CREATE | _REPLACE, body, f"add route {destination} via {gateway}")
+    return Request(_NEWROUTE, CREATE | REPLACE, body, f"add route {destination} via {gateway}")
 
 
 def delete_route(destination: IPv4Network) -> Request:
@@ -194,127 +177,36 @@ def delete_route(destination: IPv4Network) -> Request:
     return Request(_DELROUTE, 0, body, f"delete route {destination}", (errno.ESRCH,))
 
 
-class Netlink:
-    """A route socket of the calling thread's network namespace. `close` it, or use `with`."""
+class Netlink(NetlinkSocket):
+    """A route socket of the calling thread's network namespace."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-        try:
-            for option in (_CAP_ACK, _EXT_ACK, _STRICT):
-                self._socket.setsockopt(_SOL_NETLINK, option, 1)
-            limit = struct.pack("@ll", REPLY_LIMIT_S, 0)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-        except BaseException:
-            self._socket.close()
-            raise
-        self._sequence = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def run(self, *requests: Request) -> None:
-        """Sends all in one call and waits for every acknowledgement.
-
-        Raises: OSError of the first refused request, its `filename` the words of what was asked.
-        """
-        first = self._sequence + 1
-        packet = b"".join(self._message(request, _ACK) for request in requests)
-        self._socket.send(packet)
-        failure: OSError | None = None
-        open_count = len(requests)
-        while open_count:
-            for kind, flags, sequence, payload in self._receive():
-                if kind != _NLMSG_ERROR or not first <= sequence <= self._sequence:
-                    continue
-                open_count -= 1
-                error = _refusal(payload, flags, requests[sequence - first])
-                failure = failure or error
-        if failure:
-            raise failure
+        super().__init__(socket.NETLINK_ROUTE)
 
     def links(self) -> list[Link]:
         body = _LINK.pack(0, 0, 0, 0, 0)
-        return [_parse_link(payload) for payload in self._dump(_GETLINK, body, "list links")]
+        return [_parse_link(payload) for payload in self.dump(_GETLINK, body, "list links")]
 
     def link(self, name: str) -> Link | None:
         """The link of that name, None if there is none."""
         request = Request(_GETLINK, 0, _link_message(0, name=name), f"find link {name}")
-        self._socket.send(self._message(request, 0))
-        while True:
-            for kind, flags, sequence, payload in self._receive():
-                if sequence != self._sequence:
-                    continue
-                if kind == _NEWLINK:
-                    return _parse_link(payload)
-                error = _refusal(payload, flags, request)
-                if error and error.errno != errno.ENODEV:
-                    raise error
-                return None
+        found = self.get(request, _NEWLINK)
+        return _parse_link(found) if found else None
 
     def addresses(self) -> list[Address]:
         """All IPv4 addresses."""
         body = _ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0)
-        return [_parse_address(data) for data in self._dump(_GETADDR, body, "list addresses")]
+        return [_parse_address(data) for data in self.dump(_GETADDR, body, "list addresses")]
 
     def routes(self) -> list[Route]:
         """All IPv4 unicast routes of every table but the kernel's own `local`."""
         body = _ROUTE.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)
-        found = (_parse_route(data) for data in self._dump(_GETROUTE, body, "list routes"))
+        found = (_parse_route(data) for data in self.dump(_GETROUTE, body, "list routes"))
         return [route for route in found if route is not None]
-
-    def _dump(self, kind: int, body: bytes, what: str) -> list[bytes]:
-        request = Request(kind, _DUMP, body, what)
-        self._socket.send(self._message(request, 0))
-        found: list[bytes] = []
-        while True:
-            for kind_seen, flags, sequence, payload in self._receive():
-                if sequence != self._sequence:
-                    continue
-                if kind_seen == _NLMSG_DONE:
-                    return found
-                if kind_seen == _NLMSG_ERROR:
-                    raise _refusal(payload, flags, request) or OSError(errno.EPROTO, what)
-                found.append(payload)
-
-    def _message(self, request: Request, flags: int) -> bytes:
-        self._sequence += 1
-        size = _HEADER.size + len(request.body)
-        flags |= request.flags | _REQUEST
-        return _HEADER.pack(size, request.kind, flags, self._sequence, 0) + request.body
-
-    def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
-        packet = self._socket.recv(_RECEIVE_SIZE)
-        offset = 0
-        while offset + _HEADER.size <= len(packet):
-            size, kind, flags, sequence, _port = _HEADER.unpack_from(packet, offset)
-            yield kind, flags, sequence, packet[offset + _HEADER.size : offset + size]
-            offset += (size + 3) & ~3
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    padding = -len(value) % 4
-    return _ATTRIBUTE.pack(4 + len(value), kind) + value + bytes(padding)
-
-
-def _nested(kind: int, value: bytes) -> bytes:
-    return _attribute(kind | _NESTED, value)
 
 
 def _link_info(kind: str, data: bytes) -> bytes:
-    return _nested(
-        _IFLA_LINKINFO, _attribute(_INFO_KIND, kind.encode()) + _nested(_INFO_DATA, data)
-    )
+    return nested(_IFLA_LINKINFO, attribute(_INFO_KIND, kind.encode()) + nested(_INFO_DATA, data))
 
 
 def _link_message(
@@ -329,22 +221,22 @@ def _link_message(
     change = 0 if up is None else _IFF_UP
     message = _LINK.pack(socket.AF_UNSPEC, 0, index, _IFF_UP if up else 0, change)
     if name:
-        message += _attribute(_IFLA_IFNAME, name.encode() + b"\0")
+        message += attribute(_IFLA_IFNAME, name.encode() + b"\0")
     if mac:
-        message += _attribute(_IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
+        message += attribute(_IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
     if mtu:
-        message += _attribute(_IFLA_MTU, struct.pack("=I", mtu))
+        message += attribute(_IFLA_MTU, struct.pack("=I", mtu))
     if master is not None:
-        message += _attribute(_IFLA_MASTER, struct.pack("=I", master))
+        message += attribute(_IFLA_MASTER, struct.pack("=I", master))
     return message
 
 
 def _address_message(link_index: int, interface: IPv4Interface) -> bytes:
     packed, network = interface.ip.packed, interface.network
     message = _ADDRESS.pack(socket.AF_INET, network.prefixlen, 0, 0, link_index)
-    message += _attribute(_IFA_LOCAL, packed) + _attribute(_IFA_ADDRESS, packed)
+    message += attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed)
     if network.prefixlen < 31:
-        message += _attribute(_IFA_BROADCAST, network.broadcast_address.packed)
+        message += attribute(_IFA_BROADCAST, network.broadcast_address.packed)
     return message
 
 
@@ -355,38 +247,12 @@ def _route_message(destination: IPv4Network, gateway: IPv4Address | None, link_i
         _TYPE_UNICAST, 0,
     )  # fmt: skip
     if destination.prefixlen:
-        message += _attribute(_RTA_DST, destination.network_address.packed)
+        message += attribute(_RTA_DST, destination.network_address.packed)
     if gateway:
-        message += _attribute(_RTA_GATEWAY, gateway.packed)
+        message += attribute(_RTA_GATEWAY, gateway.packed)
     if link_index:
-        message += _attribute(_RTA_OIF, struct.pack("=I", link_index))
+        message += attribute(_RTA_OIF, struct.pack("=I", link_index))
     return message
-
-
-def _refusal(payload: bytes, flags: int, request: Request) -> OSError | None:
-    (number,) = struct.unpack_from("=i", payload)
-    if number == 0 or -number in request.tolerate:
-        return None
-    text = os.strerror(-number)
-    if flags & _ACK_HAS_TEXT:
-        offset = 4 + _HEADER.size
-        if not flags & _ACK_IS_SHORT:
-            offset = 4 + ((struct.unpack_from("=I", payload, 4)[0] + 3) & ~3)
-        words = _attributes(payload, offset).get(1)
-        if words:
-            text = f"{text} ({words.rstrip(bytes(1)).decode(errors='replace')})"
-    return OSError(-number, text, request.what)
-
-
-def _attributes(payload: bytes, offset: int) -> dict[int, bytes]:
-    found: dict[int, bytes] = {}
-    while offset + 4 <= len(payload):
-        size, kind = _ATTRIBUTE.unpack_from(payload, offset)
-        if size < 4:
-            break
-        found[kind & 0x3FFF] = payload[offset + 4 : offset + size]
-        offset += (size + 3) & ~3
-    return found
 
 
 def _number(attributes: dict[int, bytes], kind: int) -> int:
@@ -396,8 +262,8 @@ def _number(attributes: dict[int, bytes], kind: int) -> int:
 
 def _parse_link(payload: bytes) -> Link:
     _family, _type, index, flags, _change = _LINK.unpack_from(payload)
-    found = _attributes(payload, _LINK.size)
-    info = _attributes(found.get(_IFLA_LINKINFO, b""), 0)
+    found = attributes(payload, _LINK.size)
+    info = attributes(found.get(_IFLA_LINKINFO, b""), 0)
     return Link(
         index=index,
         name=found[_IFLA_IFNAME].rstrip(b"\0").decode(),
@@ -411,14 +277,14 @@ def _parse_link(payload: bytes) -> Link:
 
 def _parse_address(payload: bytes) -> Address:
     _family, prefix, _flags, _scope, index = _ADDRESS.unpack_from(payload)
-    found = _attributes(payload, _ADDRESS.size)
+    found = attributes(payload, _ADDRESS.size)
     packed = found.get(_IFA_LOCAL) or found[_IFA_ADDRESS]
     return Address(link_index=index, interface=IPv4Interface((packed, prefix)))
 
 
 def _parse_route(payload: bytes) -> Route | None:
     _family, prefix, _src, _tos, table, _proto, _scope, kind, _flags = _ROUTE.unpack_from(payload)
-    found = _attributes(payload, _ROUTE.size)
+    found = attributes(payload, _ROUTE.size)
     table = _number(found, _RTA_TABLE) or table
     if kind != _TYPE_UNICAST or table == _TABLE_LOCAL:
         return None

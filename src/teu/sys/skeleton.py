@@ -113,6 +113,25 @@ def reassemble(skeleton: Path, tree: Path, orphans: Path) -> Iterator[bytes]:
         os.close(root_fd)
 
 
+def archive_bytes(skeleton: Path) -> int:
+    """The length of the archive that `reassemble` gives. Raises: DataLoss."""
+    total = 0
+    try:
+        with open(skeleton, "rb") as file:
+            records = _Records(file)
+            while kind := records.take(1):
+                if kind == b"R":
+                    (length,) = struct.unpack("<I", records.take(4))
+                    records.take(length)
+                    total += length
+                else:
+                    _, segments = _file_record(records)
+                    total += sum(length for _, length in segments)
+    except (OSError, zstandard.ZstdError, struct.error) as error:
+        raise DataLoss(f"layer {skeleton} is damaged: {error}") from error
+    return total
+
+
 def _orphans_by_path(orphans: Path) -> dict[bytes, list[Path]]:
     waiting: dict[bytes, list[Path]] = {}
     if orphans.is_dir():
@@ -139,9 +158,7 @@ def _records(records: _Records, root_fd: int, waiting: dict[bytes, list[Path]]) 
             (length,) = struct.unpack("<I", records.take(4))
             yield records.take(length)
             continue
-        path_length, count = struct.unpack("<II", records.take(8))
-        path = records.take(path_length)
-        segments = list(_SEGMENT.iter_unpack(records.take(_SEGMENT.size * count)))
+        path, segments = _file_record(records)
         orphans = waiting.get(path)
         if orphans:
             fd = os.open(orphans.pop(0), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -152,6 +169,12 @@ def _records(records: _Records, root_fd: int, waiting: dict[bytes, list[Path]]) 
                 yield from _segment(fd, path, offset, length)
         finally:
             os.close(fd)
+
+
+def _file_record(records: _Records) -> tuple[bytes, list[tuple[int, int]]]:
+    path_length, count = struct.unpack("<II", records.take(8))
+    path = records.take(path_length)
+    return path, list(_SEGMENT.iter_unpack(records.take(_SEGMENT.size * count)))
 
 
 def _segment(fd: int, path: bytes, offset: int, length: int) -> Iterator[bytes]:

@@ -1,5 +1,7 @@
 """`/networks/…`."""
 
+from collections.abc import Callable
+
 from aiohttp import web
 
 from teu.api import status
@@ -52,7 +54,7 @@ class NetworkRoutes:
         return answer([shown(n, None) for n in chosen])
 
     def _passes(self, network: NetworkRecord, filters: Filters) -> bool:
-        tests = {
+        tests: dict[str, Callable[[str], bool]] = {
             "driver": lambda v: network.driver == v,
             "id": network.id.startswith,
             "name": lambda v: v in network.name,
