@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from teu.cli.session import Session
 
 DETACHED = "read escape sequence"
+REMOVAL_LIMIT_S = 10.0
 
 
 class Front:
@@ -156,12 +157,17 @@ class ContainerFront(Front):
             self._client.post(f"{self._path}/start")
         except DaemonError:
             if condition == "removed":
-                # The daemon removes it now; wait, so that its name is free for the next try.
-                try:
-                    self._exit_status()
-                except Failure:
-                    pass
+                self._await_removal()
             raise
+
+    def _await_removal(self) -> None:
+        """The daemon removes what could not start; its name is free for the next try then."""
+        assert self._exit is not None
+        self._exit.connection.sock.settimeout(REMOVAL_LIMIT_S)
+        try:
+            self._exit_status()
+        except Failure:
+            pass
 
     def _exit_status(self) -> int:
         """Waits for the container's end; its exit status. Raises: Failure (status 125)."""

@@ -44,6 +44,23 @@ def main(argv: list[str]) -> int:
         return BROKEN_PIPE_STATUS
     except KeyboardInterrupt:
         return INTERRUPTED_STATUS
+    except Exception as error:
+        return _fail(_unexpected(program, argv, error), 1)
+
+
+def _unexpected(program: str, argv: list[str], error: Exception) -> str:
+    """What to say about an error that nobody expected: never a bare traceback."""
+    if "-D" in argv or "--debug" in argv:
+        import traceback
+
+        return "".join(traceback.format_exception(error)).rstrip()
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{program}: {where}{error.strerror}"
+    return (
+        f"{program}: internal error: {type(error).__name__}: {error} "
+        f"(an answer of the daemon may be incomplete; '{program} -D ...' shows where)"
+    )
 
 
 def _fail(message: str, status: int) -> int:

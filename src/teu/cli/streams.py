@@ -47,10 +47,6 @@ class Stream:
         """Sends what `descriptor` says from now on, and its end as a half-close."""
         _thread.start_new_thread(self._send_input, (descriptor,))
 
-    def end_input(self) -> None:
-        """Tells the container that no input will come."""
-        _half_close(self._sock)
-
     def copy_output(self, write: Callable[[int, bytes], None] = write_all) -> None:
         """Writes the output to descriptors 1 and 2 until the daemon closes the stream.
 
@@ -77,7 +73,7 @@ class Stream:
     def _send_input(self, descriptor: int) -> None:
         send = self._sock.sendall
         try:
-            while data := os.read(descriptor, _INPUT_SIZE):
+            while data := _read(descriptor):
                 if self._keys is not None:
                     data, self._detached = self._keys.feed(data)
                 if data:
@@ -85,9 +81,16 @@ class Stream:
                 if self._detached:
                     self._hang_up()
                     return
-            _half_close(self._sock)
         except OSError:
-            pass  # the container is gone, or our stdin is: the output side says how it ended
+            return  # the container is gone; the output side says how it ended
+        self.end_input()
+
+    def end_input(self) -> None:
+        """Tells the container that no more input comes."""
+        try:
+            self._sock.shutdown(_socket.SHUT_WR)
+        except OSError:
+            pass
 
     def _hang_up(self) -> None:
         """Wakes the output side, which is blocked in recv."""
@@ -97,8 +100,9 @@ class Stream:
             pass
 
 
-def _half_close(sock: _socket.socket) -> None:
+def _read(descriptor: int) -> bytes:
+    """The next input; b"" at its end, also when there is no stdin or its terminal is gone."""
     try:
-        sock.shutdown(_socket.SHUT_WR)
+        return os.read(descriptor, _INPUT_SIZE)
     except OSError:
-        pass
+        return b""

@@ -111,7 +111,8 @@ def _platform(row: ContainerRow) -> Any:
     from teu.cli.template.values import Shown
 
     parts = [platform.get(name, "") for name in ("os", "architecture", "variant")]
-    return Shown("/".join(part for part in parts if part), platform)
+    order = ("architecture", "os", "os.version", "os.features", "variant")
+    return Shown("/".join(filter(None, parts)), {n: platform[n] for n in order if n in platform})
 
 
 def ports_text(ports: list[dict[str, Any]]) -> str:

@@ -186,7 +186,11 @@ def _format(spec: _Spec, value: Any, inside: bool = False) -> str:
 
 
 def _bad(spec: _Spec, value: Any) -> str:
-    return f"%!{spec.verb}({_typed(value)})"
+    """The mark of a verb that does not fit; the flags still count for the value inside."""
+    verb, spec.verb = spec.verb, "v"
+    text = _format(spec, value)
+    spec.verb = verb
+    return f"%!{verb}({type_name(value)}={text})"
 
 
 def _format_parts(spec: _Spec, value: Any) -> str:
