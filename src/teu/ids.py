@@ -10,20 +10,20 @@ SHORT_LENGTH = 12
 NAME_PATTERN = "[a-zA-Z0-9][a-zA-Z0-9_.-]"
 _NAME = re.compile(rf"/?{NAME_PATTERN}+")
 _HEX = re.compile(r"[0-9a-f]+")
-_LEFT = (
-    "agile amber brave bright brisk calm clever cosy crisp daring eager earnest fair famous "
-    "fleet fond gentle glad golden happy hardy honest humble jolly keen kind lively loyal lucid "
-    "mellow merry mighty modest neat nimble noble patient plucky polite proud quick quiet ready "
-    "robust rustic serene sharp silent sincere smart snug solid steady sturdy sunny swift tidy "
-    "tranquil trusty upbeat valiant vivid warm wise witty zealous"
-).split()
-_RIGHT = (
-    "anchor ballast barge beacon berth bollard bow bridge buoy cabin canal capstan cargo clipper "
-    "coaster compass cove crane current cutter dinghy dock estuary ferry fjord galley gangway "
-    "harbour hatch haven hawser helm hoist hull jetty keel ketch lagoon lantern lighter lock log "
-    "marina mast mooring oar packet pier pilot port quay reef rigging rudder sail schooner "
-    "sextant skipper sloop spar starboard stern strait tender tide tiller trawler tug wharf winch"
-).split()
+_LEFT = """
+    agile amber brave bright brisk calm clever cosy crisp daring eager earnest fair famous fleet
+    fond gentle glad golden happy hardy honest humble jolly keen kind lively loyal lucid mellow
+    merry mighty modest neat nimble noble patient plucky polite proud quick quiet ready robust
+    rustic serene sharp silent sincere smart snug solid steady sturdy sunny swift tidy tranquil
+    trusty upbeat valiant vivid warm wise witty zealous
+"""
+_RIGHT = """
+    anchor ballast barge beacon berth bollard bow bridge buoy cabin canal capstan cargo clipper
+    coaster compass cove crane current cutter dinghy dock estuary ferry fjord galley gangway
+    harbour hatch haven hawser helm hoist hull jetty keel ketch lagoon lantern lighter lock log
+    marina mast mooring oar packet pier pilot port quay reef rigging rudder sail schooner
+    sextant skipper sloop spar starboard stern strait tender tide tiller trawler tug wharf winch
+"""
 
 
 def new_id() -> str:
@@ -40,7 +40,7 @@ def short(full_id: str) -> str:
 
 def random_name() -> str:
     """A container name in Docker's shape, such as `brisk_harbour`."""
-    return f"{secrets.choice(_LEFT)}_{secrets.choice(_RIGHT)}"
+    return f"{secrets.choice(_LEFT.split())}_{secrets.choice(_RIGHT.split())}"
 
 
 def check_name(name: str, what: str = "container") -> str:

@@ -21,13 +21,20 @@ class TaskOwner:
     def spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         """Starts `work`; a failure nobody awaits is logged, never lost."""
         task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
+        self._own(task)
         return task
+
+    def start(self, work: Coroutine[Any, Any, object], name: str) -> None:
+        """`spawn` for work that nobody waits for."""
+        self._own(asyncio.create_task(work, name=name))
 
     async def shielded(self, work: Coroutine[Any, Any, T], name: str) -> T:
         """Runs `work` to its end even when the caller is cancelled; returns its result."""
         return await asyncio.shield(self.spawn(work, name))
+
+    def _own(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

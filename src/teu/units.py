@@ -50,3 +50,21 @@ def _scaled(value: float, base: float, names: tuple[str, ...], digits: int) -> s
         value /= base
         index += 1
     return f"{value:.{digits}g}{names[index]}"
+
+
+def human_duration(seconds: float) -> str:
+    """`About a minute`, `3 hours`, as Docker's tables. Source: go-units `HumanDuration`."""
+    whole = int(seconds)
+    minutes, hours = whole // 60, round(whole / 3600)
+    if whole < 1:
+        return "Less than a second"
+    if whole < 60:
+        return "1 second" if whole == 1 else f"{whole} seconds"
+    if minutes < 60:
+        return "About a minute" if minutes == 1 else f"{minutes} minutes"
+    if hours < 48:
+        return "About an hour" if hours == 1 else f"{hours} hours"
+    for limit, size, name in ((336, 24, "days"), (1440, 168, "weeks"), (17520, 720, "months")):
+        if hours < limit:
+            return f"{hours // size} {name}"
+    return f"{hours // 8760} years"

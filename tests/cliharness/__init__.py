@@ -4,6 +4,7 @@ It serves the command line's tests, where what counts is what goes over the wire
 terminal sees; a real daemon is used by the labs and by `test_against_dockerd.py`.
 """
 
+import contextlib
 import json
 import re
 import socket
@@ -199,10 +200,8 @@ class FakeDaemon:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for peer in list(self._peers):
-            try:
+            with contextlib.suppress(OSError):  # closed already
                 peer.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # closed already
         for thread in self._threads:
             thread.join(10)
 

@@ -16,7 +16,7 @@ from teu.units import human_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from teu.cli.session import Session
@@ -224,9 +224,15 @@ def _verbose(usage: dict[str, Any], form: str) -> str:
             f"\nLocal Volumes space usage:\n\n{render(VOLUMES, volumes, _VOLUME_TABLE)}"
             f"\nBuild cache usage: {size}\n\n{render(_CACHE, caches, _CACHE_TABLE)}"
         )
-    rows = {"Images": (IMAGES, images), "Containers": (CONTAINERS, containers),
-            "Volumes": (VOLUMES, volumes), "BuildCache": (_CACHE, caches)}  # fmt: skip
-    return _through_template(body, rows)
+    return _through_template(
+        body,
+        {
+            "Images": (IMAGES, images),
+            "Containers": (CONTAINERS, containers),
+            "Volumes": (VOLUMES, volumes),
+            "BuildCache": (_CACHE, caches),
+        },
+    )
 
 
 def _image_rows(images: list[dict[str, Any]], full: bool) -> Iterable[ImageRow]:
@@ -250,8 +256,12 @@ def _through_template(body: str, rows: dict[str, tuple[Listing, list[Any]]]) -> 
         name: [Record(listing.type, listing.methods, row) for row in found]
         for name, (listing, found) in rows.items()
     }
-    methods = {name: (lambda row, name=name: row[name]) for name in data}
+    methods = {name: _getter(name) for name in data}
     try:
         return parse_format(body).execute(Record("*formatter.diskUsageContext", methods, data))
     except TemplateError as error:
         raise Failure(str(error)) from None
+
+
+def _getter(name: str) -> Callable[[dict[str, Any]], Any]:
+    return lambda row: row[name]

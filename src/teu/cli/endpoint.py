@@ -124,7 +124,7 @@ def _from_context(config: ClientConfig, name: str) -> Endpoint:
     meta = context_meta(config, name)
     docker = meta.get("Endpoints", {}).get("docker", {})
     endpoint = parse(docker.get("Host", ""))
-    folder = os.path.join(config.directory, "contexts", "tls", _folder(name), "docker")
+    folder = os.path.join(config.directory, "contexts", "tls", context_folder(name), "docker")
     ca, cert, key = (
         _tls_file("", os.path.join(folder, part)) for part in ("ca.pem", "cert.pem", "key.pem")
     )
@@ -136,7 +136,7 @@ def _from_context(config: ClientConfig, name: str) -> Endpoint:
 def context_meta(config: ClientConfig, name: str) -> dict[str, Any]:
     """The stored description of a context. Raises: Failure when there is none."""
     root = os.path.join(config.directory, "contexts", "meta")
-    path = os.path.join(root, _folder(name), "meta.json")
+    path = os.path.join(root, context_folder(name), "meta.json")
     data = read_bytes(path)
     if data is None:
         raise Failure(
@@ -152,7 +152,7 @@ def context_meta(config: ClientConfig, name: str) -> dict[str, Any]:
     return meta
 
 
-def _folder(name: str) -> str:
+def context_folder(name: str) -> str:
     import hashlib
 
     return hashlib.sha256(name.encode()).hexdigest()

@@ -34,6 +34,7 @@ def start() -> NoReturn:
     from teu.cli.main import main
 
     _fill_standard_descriptors()
+    _write_bytes_as_they_are()
     status = main(sys.argv)
     try:
         sys.stdout.flush()
@@ -54,3 +55,9 @@ def _fill_standard_descriptors() -> None:
     for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, closefd=False, encoding="utf-8"))  # noqa: SIM115
+
+
+def _write_bytes_as_they_are() -> None:
+    """The daemon's texts are UTF-8 whatever the locale; bytes that are not go through unharmed."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]

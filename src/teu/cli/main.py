@@ -112,7 +112,8 @@ def _run_group(session: Session, group: str, rest: list[str]) -> int:
             usage = f"{session.program} {_USAGE}"
             raise _usage_failure(session.program, usage, str(error)) from None
         unknown = f"{session.program}: unknown command: {session.program} {rest[0]}"
-        raise Failure(f"{unknown}\n\nRun '{session.program} --help' for more information")
+        hint = f"Run '{session.program} --help' for more information"
+        raise Failure("\n\n".join([unknown, *_suggestions(session, "", rest[0]), hint]))
     try:
         rest = Parser(()).parse(rest)
     except HelpRequested as request:
@@ -122,8 +123,17 @@ def _run_group(session: Session, group: str, rest: list[str]) -> int:
     if not rest:
         return _help(session.program, [group])
     unknown = f"{session.program}: unknown command: {session.path} {rest[0]}"
+    usage = f"Usage:  {session.path}"
     hint = f"Run '{session.path} --help' for more information"
-    raise Failure(f"{unknown}\n\nUsage:  {session.path}\n\n{hint}")
+    suggestions = _suggestions(session, group, rest[0])
+    raise Failure("\n\n".join([unknown, *suggestions, usage, hint]))
+
+
+def _suggestions(session: Session, group: str, word: str) -> list[str]:
+    from teu.cli.suggest import suggestion
+
+    text = suggestion(session.program, group, word)
+    return [text] if text else []
 
 
 def _run_command(session: Session, row: Row, words: list[str]) -> int:

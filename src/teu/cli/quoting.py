@@ -51,7 +51,7 @@ def unquote(text: str) -> str:
     mark, body = text[:1], text[1:-1]
     if mark == "`":
         return body.replace("\r", "")
-    parts: list[str] = []
+    parts: list[str | bytes] = []
     at = 0
     while at < len(body):
         if body[at] != "\\":

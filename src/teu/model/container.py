@@ -41,6 +41,9 @@ class MountPoint(Struct, kw_only=True):
     options: list[str] = field(default_factory=list)
     anonymous: bool = False
     subpath: str = ""
+    nocopy: bool = False  # volume: do not fill it from the image
+    create_source: bool = False  # bind: make a missing source at start
+    labels: dict[str, str] = field(default_factory=dict)  # of a volume made for this mount
 
 
 class ContainerRecord(Struct, kw_only=True):

@@ -1,4 +1,4 @@
-"""How a Python field is spelled on Docker's wire: `cap_add` -> `CapAdd`, with the odd ones listed."""
+"""How a field is spelled on Docker's wire: `cap_add` -> `CapAdd`, the odd ones listed."""
 
 _IRREGULAR = {
     "id": "Id",

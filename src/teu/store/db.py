@@ -87,6 +87,14 @@ class Database:
         found = self._connection.execute(sql, values).fetchone()
         return tuple(found) if found is not None else None
 
+    def meta(self, key: str, default: str) -> str:
+        """A fact of this database; stored with its default when it is asked for first."""
+        found = self.row("SELECT value FROM meta WHERE key = ?", (key,))
+        if found is not None:
+            return str(found[0])
+        self.write("INSERT INTO meta VALUES (?, ?)", (key, default))
+        return default
+
     def close(self) -> None:
         """Moves everything to the main file and closes."""
         if self._checkpoint:

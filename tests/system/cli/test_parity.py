@@ -65,7 +65,8 @@ def comparable(request: Request) -> Sent:
         elif isinstance(body.get("HostConfig"), dict):
             body["HostConfig"]["Binds"] = sorted(body["HostConfig"]["Binds"] or ())
     elif request.method == "PUT":
-        body = tarfile.open(fileobj=io.BytesIO(body)).getnames()
+        with tarfile.open(fileobj=io.BytesIO(body)) as archive:
+            body = archive.getnames()
     auth = request.headers.get("x-registry-auth", "")
     path = request.path.replace(ID, "a")  # a name that was looked up first
     return request.method, path, auth, json.dumps([query, body], default=repr, sort_keys=True)

@@ -73,16 +73,17 @@ TABLE: tuple[Row, ...] = (
     ("context ls", "", ("context list",), "context", "List contexts"),
     ("context rm", "", ("context remove",), "context", "Remove contexts"),
     ("context show", "", (), "context", "Print the current context's name"),
-    ("context update", "", (), "", "Change a context"),
+    ("context update", "", (), "context", "Change a context"),
     ("context use", "", (), "context", "Choose the current context"),
     ("builder build", "", (), "", "Build an image from a Dockerfile"),
-    ("builder prune", "", (), "", "Remove the build cache"),
+    ("builder prune", "", (), "prune", "Remove the build cache"),
     ("inspect", "", (), "inspect", "Show everything known about objects of any type"),
     ("login", "", (), "login", "Log in to a registry"),
     ("logout", "", (), "login", "Log out of a registry"),
-    ("search", "", (), "", "Search a registry for images"),
+    ("search", "", (), "search", "Search a registry for images"),
     ("version", "", (), "version", "Show the versions of client and daemon"),
     ("completion", "", (), "completion", "Print the shell completion script"),
+    ("__complete", "", (), "completion", ""),
 )
 
 GROUPS: tuple[tuple[str, str], ...] = (

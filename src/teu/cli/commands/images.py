@@ -126,8 +126,8 @@ def image_rows(
         if is_dangling(image):
             yield ImageRow(image, NONE, NONE, NONE, full)
             continue
-        tags = _by_name(image.get("RepoTags") or (), 1)
-        digests = _by_name(image.get("RepoDigests") or (), 2)
+        tags = _by_name(image.get("RepoTags") or [], 1)
+        digests = _by_name(image.get("RepoDigests") or [], 2)
         for name, own_tags in tags.items():
             own_digests = digests.pop(name, []) if shows_digest else digests.pop(name, [])[:0]
             for tag in own_tags:

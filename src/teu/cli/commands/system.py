@@ -22,7 +22,20 @@ def _df(session: Session, options: Options, _arguments: list[str]) -> int:
     return show_usage(session, options.text("format") or "table", options.flag("verbose"))
 
 
+def _dial_stdio(session: Session, _options: Options, _arguments: list[str]) -> int:
+    from teu.cli.dial import dial
+    from teu.cli.relay import relay_stdio
+
+    relay_stdio(dial(session.client.endpoint))
+    return 0
+
+
 COMMANDS = {
+    "system dial-stdio": Command(
+        _dial_stdio,
+        "",
+        long="Connect stdin and stdout to the daemon's socket, for clients that come over ssh.",
+    ),
     "system info": Command(
         _info,
         "[OPTIONS]",

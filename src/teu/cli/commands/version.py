@@ -35,9 +35,12 @@ Server:{{if ne .Platform.Name ""}} {{.Platform.Name}}{{end}}
   {{- if eq $component.Name "Engine" }}
   Version:	{{.Version}}
   API version:	{{index .Details "ApiVersion"}} (minimum version {{index .Details "MinAPIVersion"}})
-  Go version:	{{index .Details "GoVersion"}}
-  Git commit:	{{index .Details "GitCommit"}}
-  Built:	{{index .Details "BuildTime"}}
+  {{- with index .Details "GoVersion"}}
+  Go version:	{{.}}{{end}}
+  {{- with index .Details "GitCommit"}}
+  Git commit:	{{.}}{{end}}
+  {{- with index .Details "BuildTime"}}
+  Built:	{{.}}{{end}}
   OS/Arch:	{{index .Details "Os"}}/{{index .Details "Arch"}}
   Experimental:	{{index .Details "Experimental"}}
   {{- else }}

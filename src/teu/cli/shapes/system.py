@@ -136,13 +136,14 @@ SHAPES = {
         Args=runtimeArgs []string?
         Type=runtimeType string?
         Options=options map[string]any?""",
+    # These two are sorted by name: Docker encodes them by way of a map.
     "registry.ServiceConfig": """
         AllowNondistributableArtifactsCIDRs []string?
         AllowNondistributableArtifactsHostnames []string?
-        InsecureRegistryCIDRs []string
         IndexConfigs map[string]*registry.IndexInfo
+        InsecureRegistryCIDRs []string
         Mirrors []string""",
-    "registry.IndexInfo": "Name string\nMirrors []string\nSecure bool\nOfficial bool",
+    "registry.IndexInfo": "Mirrors []string\nName string\nOfficial bool\nSecure bool",
     "swarm.Info": """
         NodeID string
         NodeAddr string

@@ -275,7 +275,6 @@ class Evaluator:
             if self._missing_is_error:
                 self._fail(f"nil data; no entry for key {quote(name)}")
             return NO_VALUE
-        shown = ANY if inside else type_name(value)
         if value is None:
             self._fail(f"nil pointer evaluating {ANY}.{name}")
         method = _method(value, name)
@@ -289,14 +288,17 @@ class Evaluator:
         if isinstance(value, dict):
             if has_arguments:
                 self._fail(f"{name} is not a method but has arguments")
-            if name in value:
-                return value[name]
-            if self._missing_is_error:
-                self._fail(f"map has no entry for key {quote(name)}")
-            return NO_VALUE
+            return self._entry(value, name)
         if isinstance(value, NilPointer) and not (value.shape and name not in value.shape.fields):
             self._fail(f"nil pointer evaluating {value.type}.{name}")
-        self._fail(f"can't evaluate field {name} in type {shown}")
+        self._fail(f"can't evaluate field {name} in type {ANY if inside else type_name(value)}")
+
+    def _entry(self, value: dict[str, Any], name: str) -> Any:
+        if name in value:
+            return value[name]
+        if self._missing_is_error:
+            self._fail(f"map has no entry for key {quote(name)}")
+        return NO_VALUE
 
     # calls
 

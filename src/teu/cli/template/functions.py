@@ -10,6 +10,7 @@ from teu.cli.template.values import (
     ANY,
     NO_VALUE,
     Map,
+    Member,
     Method,
     NilPointer,
     Record,
@@ -222,7 +223,8 @@ def _json(value: Any) -> str:
     from teu.cli.gojson import encode
 
     # Rows of tables go through an encoder of their own in Docker, which escapes HTML.
-    return encode(json_ready(value), html=isinstance(value, Record))
+    first = value[0] if isinstance(value, list) and value else value
+    return encode(json_ready(value), html=isinstance(first, Record))
 
 
 def json_ready(value: Any) -> Any:
@@ -232,7 +234,7 @@ def json_ready(value: Any) -> Any:
         return {
             member.json_name: json_ready(item)
             for member, item in pairs
-            if member.json_name != "-" and not (member.omit and not truth(item))
+            if member.json_name != "-" and not (member.omit and _is_empty(member, item))
         }
     if isinstance(value, Record):
         return {name: json_ready(item) for name, item in value.as_dict().items()}
@@ -247,6 +249,11 @@ def json_ready(value: Any) -> Any:
     if isinstance(value, list):
         return [json_ready(item) for item in value]
     return value
+
+
+def _is_empty(member: Member, value: Any) -> bool:
+    """What omitempty leaves out; of an interface only nil."""
+    return value is None if member.type == ANY else not truth(value)
 
 
 def _join(items: Any, separator: str) -> str:
@@ -264,9 +271,14 @@ def _title(text: str) -> str:
         word = (
             previous == "_" or previous.isalnum() or (previous > "\x7f" and not previous.isspace())
         )
-        parts.append(char if word else char.title())
+        parts.append(char if word else _one(char, char.title()))
         previous = char
     return "".join(parts)
+
+
+def _one(char: str, changed: str) -> str:
+    """Go maps letter by letter: ß has no capital of one letter, so it stays."""
+    return changed if len(changed) == 1 else char
 
 
 def _pad(text: str, before: int, after: int) -> str:
@@ -311,8 +323,8 @@ FUNCTIONS: dict[str, Method] = {
     "split": Method(_split, (_TEXT, _TEXT)),
     "join": Method(_join, ("[]string", _TEXT)),
     "title": Method(_title, (_TEXT,)),
-    "lower": Method(lambda text: text.lower(), (_TEXT,)),
-    "upper": Method(lambda text: text.upper(), (_TEXT,)),
+    "lower": Method(lambda text: "".join(_one(char, char.lower()) for char in text), (_TEXT,)),
+    "upper": Method(lambda text: "".join(_one(char, char.upper()) for char in text), (_TEXT,)),
     "pad": Method(_pad, (_TEXT, "int", "int")),
     "truncate": Method(_truncate, (_TEXT, "int")),
 }

@@ -218,7 +218,7 @@ class _Lexer:
 
     def _word(self, start: int, char: str) -> bool:
         follower = self._text[start + 1 : start + 2]
-        if char == "$" or (char == "." and not _is_digit(follower)):
+        if char == "$" or (char == "." and follower and not _is_digit(follower)):
             return self._name(start, VARIABLE if char == "$" else FIELD)
         if char in "+-." or _is_digit(char):
             return self._number(start)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from teu.cli.quoting import code_point, quote
 from teu.cli.template.printing import (
+    NON_FINITE,
     collection,
     decimal_digits,
     exponent_form,
@@ -14,11 +15,11 @@ from teu.cli.template.printing import (
     plain_form,
     render,
 )
-from teu.cli.template.values import NO_VALUE, NilPointer, Struct, type_name
+from teu.cli.template.values import NO_VALUE, Duration, NilPointer, Struct, type_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
 _LIMIT = 1_000_000
@@ -129,10 +130,9 @@ class _Printer:
             self._take()
             value = self._arguments[self._used] if self._used < len(self._arguments) else None
             self._used += 1
-            usable = isinstance(value, int) and not isinstance(value, bool)
-            if not usable or abs(value) > _LIMIT:
-                return None, "bad"
-            return value, ""
+            if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _LIMIT:
+                return value, ""
+            return None, "bad"
         start = self._at
         while self._char() and self._char() in "0123456789":
             self._at += 1
@@ -177,23 +177,20 @@ def _format(spec: _Spec, value: Any, inside: bool = False) -> str:
         return spec.pad(type_name(value))
     if verb == "v" and "#" in spec.flags:
         return spec.pad(_go_syntax(value))
-    if isinstance(value, list | dict | Struct):
-        return _format_parts(spec, value)
-    if isinstance(value, bool):
-        return spec.pad(render(value)) if verb in "tv" else _bad(spec, value)
-    if isinstance(value, str):
-        return _format_text(spec, value)
-    if isinstance(value, int):
-        return _format_int(spec, value)
-    if isinstance(value, float):
-        return _format_float(spec, value)
     if isinstance(value, NilPointer) and verb != "v":
         return f"%!{verb}({value.type}=<nil>)"
+    for kinds, formatter in _FORMATTERS:
+        if isinstance(value, kinds):
+            return formatter(spec, value)
     return spec.pad(render(value))
 
 
 def _bad(spec: _Spec, value: Any) -> str:
-    return f"%!{spec.verb}({_typed(value)})"
+    """The mark of a verb that does not fit; the flags still count for the value inside."""
+    verb, spec.verb = spec.verb, "v"
+    text = _format(spec, value)
+    spec.verb = verb
+    return f"%!{verb}({type_name(value)}={text})"
 
 
 def _format_parts(spec: _Spec, value: Any) -> str:
@@ -250,9 +247,9 @@ def _format_int(spec: _Spec, value: int) -> str:
     sign = "-" if value < 0 else "+" if plus else " " if " " in spec.flags else ""
     if "0" in spec.flags and spec.width is not None and spec.precision is None:
         digits = digits.rjust(spec.width - len(sign), "0")
-    if verb == "O" or ("#" in spec.flags and verb != "d"):
-        if not (verb == "o" and digits.startswith("0")):
-            digits = _PREFIXES[verb] + digits
+    prefixed = verb == "O" or ("#" in spec.flags and verb != "d")
+    if prefixed and not (verb == "o" and digits.startswith("0")):
+        digits = _PREFIXES[verb] + digits
     text = sign + digits
     if spec.precision is not None:
         spec.flags = spec.flags.replace("0", "")
@@ -284,10 +281,8 @@ def _format_float(spec: _Spec, value: float) -> str:
 
 def _float_text(spec: _Spec, value: float) -> str:
     verb, precision = spec.verb.lower(), spec.precision
-    if value != value:
-        return "NaN"
-    if value in (float("inf"), float("-inf")):
-        return "+Inf" if value > 0 else "-Inf"
+    if str(value) in NON_FINITE:
+        return NON_FINITE[str(value)]
     if verb in "vg":
         if precision is None:
             return format_float(value)
@@ -306,6 +301,25 @@ def _general(value: float, precision: int) -> str:
     if exponent < -4 or exponent >= precision:
         return sign + exponent_form(digits, exponent)
     return sign + plain_form(digits, point)
+
+
+def _format_bool(spec: _Spec, value: bool) -> str:
+    return spec.pad(render(value)) if spec.verb in "tv" else _bad(spec, value)
+
+
+def _format_duration(spec: _Spec, value: Duration) -> str:
+    return spec.pad(str(value)) if spec.verb in "sv" else _format_int(spec, value)
+
+
+# The first kind that fits counts: bool and Duration are ints too.
+_FORMATTERS: tuple[tuple[Any, Callable[[_Spec, Any], str]], ...] = (
+    ((list, dict, Struct), _format_parts),
+    (bool, _format_bool),
+    (str, _format_text),
+    (Duration, _format_duration),
+    (int, _format_int),
+    (float, _format_float),
+)
 
 
 def _go_syntax(value: Any) -> str:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+NON_FINITE = {"nan": "NaN", "inf": "+Inf", "-inf": "-Inf"}
+
+
 def text_of(value: Any) -> str:
     """What `{{value}}` prints."""
     if isinstance(value, str):
@@ -79,11 +82,9 @@ def decimal_digits(value: float) -> tuple[str, int]:
 
 def format_float(value: float) -> str:
     """%v and %g: the shortest digits that read back the same."""
-    if value != value:
-        return "NaN"
+    if str(value) in NON_FINITE:
+        return NON_FINITE[str(value)]
     sign = "-" if str(value).startswith("-") else ""
-    if value in (float("inf"), float("-inf")):
-        return (sign or "+") + "Inf"
     digits, point = decimal_digits(value)
     exponent = point - 1
     if exponent < -4 or exponent >= 6:

@@ -1,0 +1,40 @@
+"""What the routes work with: the engine's parts, put together by the composition root."""
+
+from dataclasses import dataclass
+
+from teu.container.archive import Archives
+from teu.container.commit import Committer
+from teu.container.create import Creator
+from teu.container.exec import Execs
+from teu.container.lifecycle import Lifecycle
+from teu.container.listing import Listing
+from teu.container.looks import Looks
+from teu.container.plugs import Plugs
+from teu.container.prune import Pruner
+from teu.container.rootfs import RootFilesystems
+from teu.container.services import Services
+from teu.container.stats import Stats
+from teu.container.streams import Streams
+from teu.container.update import Updater
+from teu.events import EventBus
+from teu.system import System
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    services: Services
+    events: EventBus
+    creator: Creator
+    lifecycle: Lifecycle
+    streams: Streams
+    execs: Execs
+    listing: Listing
+    looks: Looks
+    plugs: Plugs
+    pruner: Pruner
+    stats: Stats
+    committer: Committer
+    archives: Archives
+    rootfs: RootFilesystems
+    updater: Updater
+    system: System

@@ -1,0 +1,199 @@
+"""`/images/…`, `/commit`."""
+
+import base64
+import binascii
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from aiohttp import web
+
+from teu.api import status
+from teu.api.call import Call, answer
+from teu.api.engine import Engine
+from teu.api.headers import HEADERS
+from teu.api.progress import Emit, stream_progress
+from teu.api.router import Route
+from teu.errors import InvalidParameter, NotImplementedYet
+from teu.model.config import ContainerConfig
+
+CHUNK_BYTES = 1 << 18
+
+
+class ImageRoutes:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._images = engine.services.images
+        self._tasks = engine.services.tasks
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("GET", "/images/json", self.listing),
+            Route("POST", "/images/create", self.create),
+            Route("POST", "/images/load", self.load),
+            Route("POST", "/images/prune", self.prune),
+            Route("GET", "/images/search", self.search),
+            Route("GET", "/images/get", self.save_many),
+            Route("GET", "/images/{name:path}/json", self.inspect),
+            Route("GET", "/images/{name:path}/history", self.history),
+            Route("GET", "/images/{name:path}/get", self.save),
+            Route("POST", "/images/{name:path}/tag", self.tag),
+            Route("DELETE", "/images/{name:path}", self.remove),
+            Route("POST", "/commit", self.commit),
+        ]
+
+    # --- queries -------------------------------------------------------------------------
+
+    async def listing(self, call: Call) -> web.StreamResponse:
+        return answer(
+            self._images.list_images(
+                call.filters(), all_=call.flag("all"), digests=call.flag("digests")
+            )
+        )
+
+    async def inspect(self, call: Call) -> web.StreamResponse:
+        return answer(self._images.inspect(call.params["name"]))
+
+    async def history(self, call: Call) -> web.StreamResponse:
+        return answer(self._images.history(call.params["name"]))
+
+    async def search(self, call: Call) -> web.StreamResponse:
+        raise NotImplementedYet(
+            "searching needs Docker Hub's search service, which this engine does not ask"
+        )
+
+    # --- bringing in and out ---------------------------------------------------------------
+
+    async def create(self, call: Call) -> web.StreamResponse:
+        """pull (`fromImage`) or import (`fromSrc`)."""
+        if call.text("fromSrc"):
+            return await self._import(call)
+        name = call.text("fromImage")
+        if not name:
+            raise InvalidParameter("invalid reference format: no image is named")
+        tag = call.text("tag")
+        if tag:
+            name += f"@{tag}" if tag.startswith("sha256:") else f":{tag}"
+        auth = registry_auth(call)
+
+        async def work(emit: Emit) -> None:
+            image = await self._images.pull(
+                name, platform=call.text("platform"), auth=auth, progress=emit
+            )
+            self._tell("pull", name, image.id)
+
+        return await stream_progress(call, self._tasks, f"pull {name}", work)
+
+    async def _import(self, call: Call) -> web.StreamResponse:
+        if call.text("fromSrc") != "-":
+            raise NotImplementedYet(
+                "importing from a URL is not supported; fetch it first: curl URL | teu import -"
+            )
+        name = call.text("repo")
+        if name and call.text("tag"):
+            name += f":{call.text('tag')}"
+        changes = call.values("changes")
+
+        async def work(emit: Emit) -> None:
+            image = await self._images.import_image(
+                body_chunks(call),
+                name=name,
+                changes=changes,
+                message=call.text("message"),
+                platform=call.text("platform"),
+            )
+            emit({"status": image.id})
+            self._tell("import", name or image.id, image.id)
+
+        return await stream_progress(call, self._tasks, "import", work)
+
+    async def load(self, call: Call) -> web.StreamResponse:
+        async def work(emit: Emit) -> None:
+            for image in await self._images.load(
+                body_chunks(call), progress=emit, platform=call.text("platform")
+            ):
+                self._tell("load", image.id, image.id)
+
+        return await stream_progress(call, self._tasks, "load", work)
+
+    async def save(self, call: Call) -> web.StreamResponse:
+        return await self._save(call, [call.params["name"]])
+
+    async def save_many(self, call: Call) -> web.StreamResponse:
+        return await self._save(call, call.values("names"))
+
+    async def _save(self, call: Call, names: list[str]) -> web.StreamResponse:
+        for name in names:
+            self._images.resolve(name)
+        response = web.StreamResponse(headers={"Content-Type": "application/x-tar", **HEADERS})
+        await response.prepare(call.request)
+        async for chunk in self._images.save(names, platform=call.text("platform")):
+            await response.write(chunk)
+        await response.write_eof()
+        return response
+
+    # --- changes -------------------------------------------------------------------------
+
+    async def tag(self, call: Call) -> web.StreamResponse:
+        repo, tag = call.text("repo"), call.text("tag")
+        target = f"{repo}:{tag}" if tag else repo
+        image = self._images.tag(call.params["name"], target)
+        self._tell("tag", target, image.id)
+        return web.Response(status=status.CREATED)
+
+    async def remove(self, call: Call) -> web.StreamResponse:
+        removed = await self._tasks.shielded(
+            self._images.remove(
+                call.params["name"], force=call.flag("force"), prune=not call.flag("noprune")
+            ),
+            "remove image",
+        )
+        for row in removed:
+            for what, ref in row.items():
+                self._tell("untag" if what == "Untagged" else "delete", ref, ref)
+        return answer(removed)
+
+    async def prune(self, call: Call) -> web.StreamResponse:
+        removed, reclaimed = await self._tasks.shielded(
+            self._images.prune(call.filters()), "prune images"
+        )
+        return answer({"ImagesDeleted": removed or None, "SpaceReclaimed": reclaimed})
+
+    async def commit(self, call: Call) -> web.StreamResponse:
+        container = self._engine.services.containers.get(call.text("container"))
+        repo, tag = call.text("repo"), call.text("tag")
+        image = await self._tasks.shielded(
+            self._engine.committer.commit(
+                container,
+                name=f"{repo}:{tag}" if repo and tag else repo,
+                author=call.text("author"),
+                comment=call.text("comment"),
+                changes=call.values("changes"),
+                override=await call.body(ContainerConfig),
+                pause=call.flag("pause", default=True),
+            ),
+            "commit",
+        )
+        return answer({"Id": image.id}, status.CREATED)
+
+    def _tell(self, action: str, name: str, image_id: str) -> None:
+        self._engine.events.publish("image", action, image_id, {"name": name})
+
+
+async def body_chunks(call: Call) -> AsyncIterator[bytes]:
+    async for chunk in call.request.content.iter_chunked(CHUNK_BYTES):
+        yield chunk
+
+
+def registry_auth(call: Call) -> dict[str, Any] | None:
+    """`X-Registry-Auth`: base64url of JSON. Raises: InvalidParameter."""
+    raw = call.request.headers.get("X-Registry-Auth", "")
+    if not raw:
+        return None
+    try:
+        decoded = json.loads(base64.urlsafe_b64decode(raw + "=" * (-len(raw) % 4)))
+    except (binascii.Error, ValueError) as error:
+        raise InvalidParameter(f"invalid X-Registry-Auth header: {error}") from None
+    if not isinstance(decoded, dict):
+        raise InvalidParameter("invalid X-Registry-Auth header: not a JSON object")
+    return decoded

@@ -1,0 +1,165 @@
+"""`/_ping`, `/version`, `/info`, `/events`, `/system/df`, `/auth`; and what this engine is not."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from teu.api.call import Call, Filters, answer
+from teu.api.engine import Engine
+from teu.api.headers import HEADERS
+from teu.api.router import Route
+from teu.api.routes.containers import parse_instant
+from teu.api.wire import containers as container_wire
+from teu.api.wire import volumes as volume_wire
+from teu.container.prune import has_label
+from teu.errors import InvalidParameter, Unavailable
+from teu.model.event import Event
+
+PING_HEADERS = {
+    "Builder-Version": "1",
+    "Swarm": "inactive",
+    "Cache-Control": "no-cache, no-store, must-revalidate",
+    "Pragma": "no-cache",
+}
+_EVENT_FILTERS = frozenset(
+    {"config", "container", "daemon", "event", "image", "label", "network", "node", "plugin",
+     "scope", "secret", "service", "type", "volume"}
+)  # fmt: skip
+_SWARM = (
+    "swarm", "swarm/unlockkey", "nodes", "services", "tasks", "secrets", "configs",
+)  # fmt: skip
+_encode = msgspec.json.Encoder().encode
+
+
+class SystemRoutes:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("GET", "/_ping", self.ping),
+            Route("HEAD", "/_ping", self.ping),
+            Route("GET", "/version", self.version),
+            Route("GET", "/info", self.info),
+            Route("GET", "/events", self.events),
+            Route("GET", "/system/df", self.disk_usage),
+            Route("GET", "/plugins", self.plugins),
+            *(Route("GET", f"/{path}", self.no_swarm) for path in _SWARM),
+            *(
+                Route(method, f"/{path}/{{rest:path}}", self.no_swarm)
+                for path in _SWARM
+                for method in ("GET", "POST", "DELETE")
+            ),
+        ]
+
+    async def ping(self, call: Call) -> web.StreamResponse:
+        body = "" if call.request.method == "HEAD" else "OK"
+        return web.Response(text=body, headers=PING_HEADERS)
+
+    async def version(self, call: Call) -> web.StreamResponse:
+        return answer(self._engine.system.version())
+
+    async def info(self, call: Call) -> web.StreamResponse:
+        return answer(self._engine.system.info())
+
+    async def plugins(self, call: Call) -> web.StreamResponse:
+        return answer([])
+
+    async def no_swarm(self, call: Call) -> web.StreamResponse:
+        raise Unavailable(
+            'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to '
+            "connect this node to swarm and try again."
+        )
+
+    async def disk_usage(self, call: Call) -> web.StreamResponse:
+        usage = await self._engine.system.disk_usage()
+        services = self._engine.services
+        rows = []
+        for container in services.containers:
+            row = container_wire.summary(container, services.images)
+            row["SizeRw"], row["SizeRootFs"] = usage["containers"].get(container.id, (0, 0))
+            rows.append(row)
+        volumes = [
+            volume_wire.shown(v, services.volumes, usage["volumes"].get(v.name, 0))
+            for v in services.volumes.all()
+        ]
+        return answer(
+            {
+                "LayersSize": usage["layers"],
+                "Images": services.images.list_images({}, all_=True),
+                "Containers": rows,
+                "Volumes": volumes,
+                "BuildCache": [],
+            }
+        )
+
+    # --- events --------------------------------------------------------------------------
+
+    async def events(self, call: Call) -> web.StreamResponse:
+        filters = call.filters()
+        for name in filters:
+            if name not in _EVENT_FILTERS:
+                raise InvalidParameter(f"invalid filter '{name}'")
+        since, until = parse_instant(call.text("since")), parse_instant(call.text("until"))
+        if since and until and since > until:
+            raise InvalidParameter("`since` time must be before `until` time")
+        response = web.StreamResponse(headers={"Content-Type": "application/json", **HEADERS})
+        await response.prepare(call.request)
+        await response.write(b"")
+        stream = self._engine.events.stream(since, until, lambda e: matches(e, filters))
+        try:
+            async for event in stream:
+                await response.write(_encode(shown(event)) + b"\n")
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        finally:
+            await stream.aclose()
+        await response.write_eof()
+        return response
+
+
+def shown(event: Event) -> dict[str, Any]:
+    """API 1.51 `EventMessage`, with the old names that clients still read."""
+    message: dict[str, Any] = {
+        "Type": event.type,
+        "Action": event.action,
+        "Actor": {"ID": event.actor, "Attributes": event.attributes},
+        "scope": "local",
+        "time": event.at_ns // 1_000_000_000,
+        "timeNano": event.at_ns,
+    }
+    if event.type in ("container", "image"):
+        message = {"status": event.action, "id": event.actor, **message}
+        if event.type == "container":
+            message["from"] = event.attributes.get("image", "")
+    return message
+
+
+def matches(event: Event, filters: Filters) -> bool:
+    """All filters must hold; of one filter's values, one."""
+    return all(_holds(event, name, values) for name, values in filters.items() if values)
+
+
+def _holds(event: Event, name: str, values: list[str]) -> bool:
+    match name:
+        case "type":
+            return event.type in values
+        case "event":
+            return any(event.action == v or event.action.startswith(f"{v}:") for v in values)
+        case "label":
+            return all(has_label(event.attributes, v) for v in values)
+        case "scope":
+            return "local" in values
+        case "image":
+            image = event.actor if event.type == "image" else event.attributes.get("image", "")
+            names = {image, event.attributes.get("name", ""), image.partition(":")[0]}
+            return event.type in ("image", "container") and bool(names & set(values))
+        case "container" | "volume" | "network" | "daemon":
+            return event.type == name and any(_is_actor(event, v) for v in values)
+    return False
+
+
+def _is_actor(event: Event, value: str) -> bool:
+    return event.attributes.get("name") == value or event.actor.startswith(value)

@@ -1,0 +1,25 @@
+"""How volumes are answered: `Volume` of API 1.51."""
+
+from typing import Any
+
+from teu import clock
+from teu.model.volume import VolumeRecord
+from teu.volume.service import VolumeService
+
+
+def shown(
+    volume: VolumeRecord, volumes: VolumeService, size_bytes: int | None = None
+) -> dict[str, Any]:
+    """`size_bytes` is given in `system df` only."""
+    result: dict[str, Any] = {
+        "CreatedAt": clock.format_ns(volume.created_ns)[:19] + "Z",
+        "Driver": volume.driver,
+        "Labels": volume.labels or None,
+        "Mountpoint": str(volumes.data_directory(volume.name)),
+        "Name": volume.name,
+        "Options": volume.options or None,
+        "Scope": "local",
+    }
+    if size_bytes is not None:
+        result["UsageData"] = {"RefCount": len(volumes.users(volume.name)), "Size": size_bytes}
+    return result

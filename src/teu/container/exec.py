@@ -1,0 +1,207 @@
+"""Running further commands in a running container.
+
+An exec lives in the container's shim like the container's own process. Its exit code is recorded
+before its client's stream ends. Execs are forgotten with their container, and a while after their
+end; they are not carried over a restart of the daemon (the processes are, with their clients).
+"""
+
+import contextlib
+import os
+import struct
+from dataclasses import dataclass
+
+import msgspec
+
+from teu import ids
+from teu.container.container import Container
+from teu.container.services import Services
+from teu.errors import Conflict, InvalidParameter, NotFound
+from teu.model.config import Wire
+from teu.model.container import Status
+from teu.runtime.failures import StartFailed
+from teu.runtime.orphan import ExitStatus
+from teu.runtime.processes import ExecRequest
+from teu.runtime.shim import Client, ExecProcess, ExecSpec
+
+KEPT_FINISHED = 256  # finished execs a client may still inspect
+START_FAILED_CODE = 126
+
+
+class ExecConfig(Wire):
+    """API 1.51 `ExecConfig`."""
+
+    attach_stdin: bool = False
+    attach_stdout: bool = False
+    attach_stderr: bool = False
+    detach_keys: str | None = None
+    tty: bool = False
+    env: list[str] | None = None
+    cmd: list[str] | str | None = None
+    privileged: bool = False
+    user: str = ""
+    working_dir: str = ""
+    console_size: list[int] | None = None
+
+
+class NoSuchExec(NotFound):
+    def __init__(self, exec_id: str) -> None:
+        super().__init__(f"No such exec instance: {exec_id}")
+
+
+@dataclass(eq=False, slots=True)
+class Exec:
+    """`exit_code` is None until it ended."""
+
+    id: str
+    container: Container
+    config: ExecConfig
+    command: list[str]
+    started: bool = False
+    running: bool = False
+    exit_code: int | None = None
+    process: ExecProcess | None = None
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid if self.process else 0
+
+
+class Execs:
+    """All execs of this daemon's life, by id."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._execs: dict[str, Exec] = {}
+        self._finished: list[str] = []
+
+    def get(self, exec_id: str) -> Exec:
+        """Raises: NoSuchExec."""
+        found = self._execs.get(exec_id)
+        if found is None or (found.container.record.status is Status.REMOVING):
+            raise NoSuchExec(exec_id)
+        return found
+
+    def create(self, container: Container, config: ExecConfig) -> Exec:
+        """Raises: Conflict (not running, paused), InvalidParameter (no command)."""
+        self._must_run(container)
+        command = [config.cmd] if isinstance(config.cmd, str) else list(config.cmd or [])
+        if not command:
+            raise InvalidParameter("No exec command specified")
+        item = Exec(ids.new_id(), container, config, command)
+        self._execs[item.id] = item
+        container.exec_ids.append(item.id)
+        self._tell(item, f"exec_create: {' '.join(command)}")
+        return item
+
+    @staticmethod
+    def _must_run(container: Container) -> None:
+        if not container.running:
+            raise Conflict(f"container {container.id} is not running")
+        if container.record.status is Status.PAUSED:
+            raise Conflict(f"container {container.id} is paused, unpause the container before exec")
+
+    def check_startable(self, item: Exec) -> None:
+        """Raises: Conflict."""
+        self._must_run(item.container)
+        if item.exit_code is not None:
+            raise Conflict(f"exec command {item.id} has already run")
+        if item.started:
+            raise Conflict(f"exec command {item.id} is already running")
+
+    async def start(
+        self, item: Exec, client: Client | None, console_size: tuple[int, int] | None
+    ) -> None:
+        """Starts the command with its client, whose descriptor is given away.
+
+        A command that cannot start is told to the client in the stream, as Docker does, and its
+        exit code is 126 or 127. Raises (without a client): StartFailed.
+        """
+        item.started = True
+        spare_fd = os.dup(client.fd) if client else -1
+        try:
+            await self._launch(item, client, console_size)
+        except StartFailed as error:
+            item.exit_code = error.exit_code if error.exit_code in (126, 127) else START_FAILED_CODE
+            self._ended(item)
+            if client is None:
+                raise
+            _write_error(spare_fd, error.message, multiplexed=client.multiplexed)
+        except BaseException:
+            item.exit_code = START_FAILED_CODE
+            self._ended(item)
+            raise
+        finally:
+            if spare_fd >= 0:
+                os.close(spare_fd)
+
+    async def _launch(
+        self, item: Exec, client: Client | None, console_size: tuple[int, int] | None
+    ) -> None:
+        services = self._services
+        record = item.container.record
+        config = item.config
+        shim = item.container.shim
+        if shim is None:
+            if client:
+                os.close(client.fd)
+            raise Conflict(f"container {record.id} is not running")
+        process = services.runtime.exec_process(
+            record,
+            ExecRequest(
+                cmd=item.command,
+                env=config.env or [],
+                user=config.user,
+                working_dir=config.working_dir,
+                tty=config.tty,
+                privileged=config.privileged,
+                console_size=list(console_size) if console_size else None,
+            ),
+            services.paths.rootfs(record.id),
+        )
+        description = services.paths.run(record.id) / f"exec-{item.id}.json"
+        description.write_bytes(msgspec.json.encode(process))
+        item.running = True
+        try:
+            item.process = await shim.exec(
+                ExecSpec(
+                    id=item.id,
+                    process=description,
+                    tty=config.tty,
+                    open_stdin=config.attach_stdin,
+                    console_size=console_size,
+                ),
+                [client] if client else [],
+                on_exit=lambda status: self._exited(item, status),
+            )
+        except BaseException:
+            item.running = False
+            raise
+        finally:
+            description.unlink(missing_ok=True)
+        self._tell(item, f"exec_start: {' '.join(item.command)}")
+
+    def _exited(self, item: Exec, status: ExitStatus) -> None:
+        """Runs before the shim's report is acknowledged, so before the client's stream ends."""
+        item.running = False
+        item.exit_code = status.exit_code
+        self._tell(item, "exec_die", exitCode=str(status.exit_code))
+        self._ended(item)
+
+    def _ended(self, item: Exec) -> None:
+        with contextlib.suppress(ValueError):
+            item.container.exec_ids.remove(item.id)
+        self._finished.append(item.id)
+        if len(self._finished) > KEPT_FINISHED:
+            self._execs.pop(self._finished.pop(0), None)
+
+    def _tell(self, item: Exec, action: str, **attributes: str) -> None:
+        self._services.containers.tell(item.container, action, execID=item.id, **attributes)
+
+
+def _write_error(fd: int, message: str, *, multiplexed: bool) -> None:
+    """Best effort: the client may be gone."""
+    data = message.encode() + b"\r\n"
+    if multiplexed:
+        data = struct.pack(">BxxxI", 1, len(data)) + data
+    with contextlib.suppress(OSError):
+        os.write(fd, data)

@@ -1,0 +1,309 @@
+"""start, stop, kill, restart, pause, unpause, rename, remove.
+
+Each takes the container's lock, looks at the record, acts, saves, tells. The lock is not held
+while waiting for an exit that a signal will cause: exits are recorded without it.
+"""
+
+import asyncio
+import logging
+import signal
+from functools import partial
+
+from teu.container import state
+from teu.container.container import Container, Outcome
+from teu.container.exits import Exits
+from teu.container.mounts import make_sources
+from teu.container.removal import RemovalInProgress, Remover
+from teu.container.services import Services
+from teu.container.setup import Setup
+from teu.container.signals import parse_signal
+from teu.errors import (
+    Conflict,
+    DeadlineExceeded,
+    EngineError,
+    NotModified,
+)
+from teu.model.container import Status
+from teu.runtime.failures import StartFailed
+from teu.runtime.shim import Shim
+from teu.sys import pidfd
+from teu.tx import Transaction
+
+KILL_LIMIT_S = 30.0  # from SIGKILL to the recorded exit
+log = logging.getLogger(__name__)
+
+
+class Lifecycle:
+    """The changes of one container's status."""
+
+    def __init__(self, services: Services, setup: Setup, exits: Exits, remover: Remover) -> None:
+        self._services = services
+        self._setup = setup
+        self._exits = exits
+        self._remover = remover
+        exits.start = self.start_locked
+
+    # --- start ---------------------------------------------------------------------------
+
+    async def start(self, container: Container) -> None:
+        """Raises: NotModified when it runs; Conflict; StartFailed with the runtime's reason."""
+        async with container.lock:
+            record = container.record
+            if record.status is Status.PAUSED:
+                raise Conflict("cannot start a paused container, try unpause instead")
+            if container.running:
+                raise NotModified(f"container {container.id} is already running")
+            if record.status in (Status.REMOVING, Status.DEAD):
+                raise Conflict("container is marked for removal and cannot be started")
+            self._cancel_restart(container)
+            record.stopped_by_user = False
+            record.restart_count = 0
+            container.fast_failures = 0
+            await self.start_locked(container)
+
+    async def start_locked(self, container: Container) -> None:
+        """Caller holds the lock and has checked the status. On failure all is as before.
+
+        Crash: the record says `starting`; recovery adopts the shim if there is one, else undoes.
+        """
+        record = container.record
+        previous = Status.CREATED if record.status is Status.CREATED else Status.EXITED
+        if container.teardown is not None:
+            await asyncio.wait([container.teardown])
+            container.teardown = None
+        container.stopping = False
+        state.move(record, Status.STARTING)
+        record.error = ""
+        record.oom_killed = False
+        record.boot_id = self._services.defaults.boot_id
+        self._services.containers.save(container)
+        try:
+            make_sources(record.mounts)
+            async with Transaction("start", container.id[:12]) as tx:
+                launch = await self._setup.prepare(container, tx)
+                self._services.containers.save(container)  # what recovery needs to adopt it
+                shim = await self._services.shims.launch(
+                    launch,
+                    container.take_pending(),
+                    on_exit=partial(self._exits.exited, container),
+                )
+                tx.commit()
+        except BaseException as error:
+            self._start_failed(container, previous, error)
+            raise
+        self._started(container, shim)
+
+    def _started(self, container: Container, shim: Shim) -> None:
+        record = container.record
+        state.move(record, Status.RUNNING)
+        record.pid, record.pid_started = shim.pid, shim.pid_started
+        record.started_ns = shim.started_ns
+        record.finished_ns = 0
+        record.exit_code = 0
+        container.shim = shim
+        self._services.containers.save(container)
+        self._services.containers.tell(container, "start")
+
+    def _start_failed(self, container: Container, previous: Status, error: BaseException) -> None:
+        record = container.record
+        state.move(record, previous)
+        record.error = error.message if isinstance(error, EngineError) else str(error)
+        record.exit_code = error.exit_code if isinstance(error, StartFailed) else 128
+        record.pid = 0
+        self._services.containers.save(container)
+        self._setup.close_clients(container)
+        if record.host.auto_remove:
+            self._remover.remove_exited(container)
+
+    @staticmethod
+    def _cancel_restart(container: Container) -> None:
+        if container.restart is not None:
+            container.restart.cancel()
+            container.restart = None
+
+    # --- stop ----------------------------------------------------------------------------
+
+    async def stop(
+        self, container: Container, *, timeout_s: int | None = None, signal_name: str = ""
+    ) -> None:
+        """The stop signal, then KILL after the timeout (-1: never). Raises: NotModified."""
+        record = container.record
+        if record.status is Status.RESTARTING:
+            await self._stop_restarting(container)
+            return
+        if not container.running:
+            raise NotModified(f"container {container.id} is not running")
+        number = parse_signal(signal_name or record.config.stop_signal or "SIGTERM")
+        if timeout_s is None:
+            timeout_s = record.config.stop_timeout
+        if timeout_s is None:
+            timeout_s = self._services.defaults.stop_timeout_s
+        self._mark_stopped(container)
+        exited = container.next_exit()
+        self._signal(container, number)
+        await self._wake_paused(container)
+        try:
+            async with asyncio.timeout(timeout_s if timeout_s >= 0 else None):
+                await asyncio.shield(exited)
+        except TimeoutError:
+            log.info(
+                "container %s did not end within %d s of signal %d; killing it",
+                container.id[:12], timeout_s, number,
+            )  # fmt: skip
+            await self._kill_and_wait(container, exited)
+        self._services.containers.tell(container, "stop")
+
+    async def _stop_restarting(self, container: Container) -> None:
+        self._mark_stopped(container)
+        self._cancel_restart(container)
+        async with container.lock:
+            if container.record.status is Status.RESTARTING:
+                state.move(container.record, Status.EXITED)
+                self._services.containers.save(container)
+                self._services.containers.tell(container, "stop")
+                container.tell_exit(Outcome(container.record.exit_code))
+
+    def _mark_stopped(self, container: Container) -> None:
+        """Saved before the signal: after a crash the restart policy must know."""
+        container.stopping = True
+        container.record.stopped_by_user = True
+        self._services.containers.save(container)
+
+    async def _kill_and_wait(self, container: Container, exited: asyncio.Future[Outcome]) -> None:
+        self._signal(container, signal.SIGKILL)
+        await self._wake_paused(container)
+        try:
+            async with asyncio.timeout(KILL_LIMIT_S):
+                await asyncio.shield(exited)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"container {container.id} did not end within {KILL_LIMIT_S:.0f} s of SIGKILL: a "
+                "process of it is stuck in the kernel (a dead network file system is the usual "
+                "cause; see `ps` for state D)"
+            ) from None
+
+    async def _wake_paused(self, container: Container) -> None:
+        """A frozen process takes no signal."""
+        if container.record.status is Status.PAUSED:
+            await self._services.runtime.resume(container.record)
+            if container.record.status is Status.PAUSED:
+                state.move(container.record, Status.RUNNING)
+                self._services.containers.save(container)
+
+    def _signal(self, container: Container, number: int) -> None:
+        record = container.record
+        if record.pid:
+            pidfd.send_signal(record.pid, record.pid_started, number)
+            self._services.containers.tell(container, "kill", signal=str(number))
+
+    async def kill(self, container: Container, signal_name: str = "") -> None:
+        """Sends a signal (KILL by default) and returns without waiting for an exit.
+
+        Raises: Conflict when it does not run, InvalidParameter.
+        """
+        number = parse_signal(signal_name or "SIGKILL")
+        if container.record.status is Status.RESTARTING:
+            await self._stop_restarting(container)
+            return
+        if not container.running:
+            raise Conflict(
+                f"cannot kill container: {container.id}: container {container.id} is not running"
+            )
+        stop_signal = parse_signal(container.record.config.stop_signal or "SIGTERM")
+        if number in (signal.SIGKILL, stop_signal):
+            self._mark_stopped(container)
+        self._signal(container, number)
+        if number == signal.SIGKILL:
+            await self._wake_paused(container)
+
+    async def restart(
+        self, container: Container, *, timeout_s: int | None = None, signal_name: str = ""
+    ) -> None:
+        """stop (if it runs) and start; a container with `--rm` is not removed in between."""
+        auto_remove = container.record.host.auto_remove
+        container.record.host.auto_remove = False
+        try:
+            if state.is_active(container.record):
+                await self.stop(container, timeout_s=timeout_s, signal_name=signal_name)
+            await self.start(container)
+        finally:
+            container.record.host.auto_remove = auto_remove
+            self._services.containers.save(container)
+        self._services.containers.tell(container, "restart")
+
+    # --- pause ---------------------------------------------------------------------------
+
+    async def pause(self, container: Container) -> None:
+        async with container.lock:
+            self._must_run(container)
+            if container.record.status is Status.PAUSED:
+                raise Conflict(f"container {container.id} is already paused")
+            await self._services.runtime.pause(container.record)
+            self._moved(container, Status.PAUSED, "pause")
+
+    async def unpause(self, container: Container) -> None:
+        async with container.lock:
+            if container.record.status is not Status.PAUSED:
+                raise Conflict(f"container {container.id} is not paused")
+            await self._services.runtime.resume(container.record)
+            self._moved(container, Status.RUNNING, "unpause")
+
+    def _moved(self, container: Container, status: Status, action: str) -> None:
+        if not container.running:  # it ended meanwhile: that is recorded already
+            return
+        state.move(container.record, status)
+        self._services.containers.save(container)
+        self._services.containers.tell(container, action)
+
+    @staticmethod
+    def _must_run(container: Container) -> None:
+        if not container.running:
+            raise Conflict(f"container {container.id} is not running")
+
+    # --- remove --------------------------------------------------------------------------
+
+    async def remove(
+        self, container: Container, *, force: bool = False, volumes: bool = False
+    ) -> None:
+        """Frees name and id; files go after the answer.
+
+        Raises: Conflict (it runs; removal under way), DeadlineExceeded (will not die).
+        """
+        record = container.record
+        if _is_going(container):
+            raise RemovalInProgress(container.id)
+        if state.is_active(record) and not force:
+            self._refuse_removal(container)
+        if state.is_active(record):
+            await self._end_for_removal(container)
+        async with container.lock:
+            if _is_going(container):  # `--rm`, or another client was faster
+                return
+            if state.is_active(record):
+                self._refuse_removal(container)
+            self._remover.remove_exited(container, volumes=volumes or record.host.auto_remove)
+
+    async def _end_for_removal(self, container: Container) -> None:
+        self._mark_stopped(container)
+        if container.record.status is Status.RESTARTING:
+            await self._stop_restarting(container)
+            return
+        async with container.lock:  # a start under way comes to its end first
+            if not container.running:
+                return
+            await self._kill_and_wait(container, container.next_exit())
+
+    @staticmethod
+    def _refuse_removal(container: Container) -> None:
+        what = "paused" if container.record.status is Status.PAUSED else "running"
+        if container.record.status is Status.RESTARTING:
+            what = "restarting"
+        hint = "unpause and then stop" if what == "paused" else "stop"
+        raise Conflict(
+            f'cannot remove container "{container.name}": container is {what}: {hint} the '
+            "container before removing or force remove"
+        )
+
+
+def _is_going(container: Container) -> bool:
+    return container.record.status is Status.REMOVING

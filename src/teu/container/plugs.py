@@ -1,0 +1,75 @@
+"""Connecting containers to networks, and taking them off, after they were created."""
+
+from teu.container.container import Container
+from teu.container.services import Services
+from teu.errors import Conflict, Forbidden
+from teu.events import EventBus
+from teu.model.config import EndpointSettings
+from teu.model.network import HOST, NetworkRecord
+
+
+class Plugs:
+    def __init__(self, services: Services, events: EventBus) -> None:
+        self._services = services
+        self._events = events
+
+    async def connect(
+        self, container: Container, network: NetworkRecord, settings: EndpointSettings
+    ) -> None:
+        """At once for a running container; for others it is noted and happens at start.
+
+        Raises: Conflict, Forbidden with Docker's texts.
+        """
+        async with container.lock:
+            record = container.record
+            self._check(container, network)
+            if network.name in record.networks:
+                raise Forbidden(
+                    f"endpoint with name {container.name} already exists in network {network.name}"
+                )
+            if container.running:
+                settings = await self._services.networks.connect(
+                    record.id, record.name, record.sandbox, network.name, settings
+                )
+            record.networks[network.name] = settings
+            self._services.containers.save(container)
+        self._tell("connect", container, network)
+
+    async def disconnect(self, container: Container, network: NetworkRecord) -> None:
+        """Raises: Conflict, Forbidden."""
+        async with container.lock:
+            record = container.record
+            self._check(container, network)
+            if network.name not in record.networks:
+                raise Forbidden(
+                    f"container {container.id} is not connected to network {network.name}"
+                )
+            if container.running:
+                await self._services.networks.disconnect(record.id, network.name, record.sandbox)
+            del record.networks[network.name]
+            self._services.containers.save(container)
+        self._tell("disconnect", container, network)
+
+    def _check(self, container: Container, network: NetworkRecord) -> None:
+        mode = container.record.host.network_mode
+        if HOST in (network.name, mode):
+            raise Forbidden(
+                "container cannot be connected to or disconnected from the host network"
+            )
+        if mode.startswith("container:"):
+            raise Conflict(
+                "container sharing network namespace with another container or host cannot be "
+                "connected to any other network"
+            )
+        if container.running and not container.record.sandbox:
+            raise Conflict(
+                f"container {container.name} has no network of its own; restart it to connect it"
+            )
+
+    def _tell(self, action: str, container: Container, network: NetworkRecord) -> None:
+        self._events.publish(
+            "network",
+            action,
+            network.id,
+            {"container": container.id, "name": network.name, "type": network.driver},
+        )

@@ -1,0 +1,151 @@
+"""What a new daemon makes of what the last one left, however it ended.
+
+| record says | reality | becomes |
+| --- | --- | --- |
+| creating | whatever | nothing: undone |
+| removing | whatever | nothing: the removal is finished |
+| starting, running, paused | shim alive | running (paused) again, adopted |
+| | exit recorded | what the exit means (restart policy included) |
+| | neither, or another boot | exited, 255; a start that never happened is undone |
+| restarting | | the restart is scheduled again |
+
+Nothing is started before everything is adopted, so addresses and ports of living containers are
+taken first.
+"""
+
+import asyncio
+import logging
+from functools import partial
+
+from teu import clock
+from teu.container import state
+from teu.container.container import Container
+from teu.container.exits import Exits, wants_start_at_boot
+from teu.container.lifecycle import Lifecycle
+from teu.container.removal import Remover
+from teu.container.rootfs import RootFilesystems
+from teu.container.services import Services
+from teu.errors import EngineError
+from teu.model.container import ContainerRecord, Status
+from teu.runtime.orphan import ExitStatus
+from teu.runtime.shim import Shim
+
+LOST_EXIT_CODE = 255
+ADOPT_LIMIT_S = 20.0
+_HAD_PROCESS = frozenset({Status.STARTING, Status.RUNNING, Status.PAUSED})
+log = logging.getLogger(__name__)
+
+
+class Recovery:
+    """Runs once, before the daemon listens."""
+
+    def __init__(
+        self,
+        services: Services,
+        rootfs: RootFilesystems,
+        lifecycle: Lifecycle,
+        exits: Exits,
+        remover: Remover,
+    ) -> None:
+        self._services = services
+        self._rootfs = rootfs
+        self._lifecycle = lifecycle
+        self._exits = exits
+        self._remover = remover
+
+    async def run(self) -> None:
+        """Reconciles every record with reality. One broken container never stops the others."""
+        containers = self._services.containers
+        kept: list[Container] = []
+        for record in containers.load():
+            if record.status in (Status.CREATING, Status.REMOVING):
+                await self._finish_off(record)
+            else:
+                kept.append(containers.adopt(record))
+        found = await asyncio.gather(*(self._look(c) for c in kept))
+        adopted = [c for c, what in zip(kept, found, strict=True) if isinstance(what, Shim)]
+        await self._services.networks.restore(
+            [(c.id, c.name, c.record.sandbox, c.record.networks, c.record.ports) for c in adopted]
+        )
+        await self._services.networks.reap({c.id for c in adopted})
+        for container, what in zip(kept, found, strict=True):
+            self._settle(container, what)
+        if adopted:
+            log.info("adopted %d running containers", len(adopted))
+
+    async def start_wanted(self) -> None:
+        """Starts what its restart policy wants running; failures are logged, never raised."""
+        for container in self._services.containers:
+            if container.record.status is Status.EXITED and wants_start_at_boot(container.record):
+                self._services.tasks.start(self._start(container), f"autostart {container.id[:12]}")
+
+    async def _start(self, container: Container) -> None:
+        try:
+            await self._lifecycle.start(container)
+        except EngineError as error:
+            log.error("container %s: not started: %s", container.id[:12], error)
+
+    async def _finish_off(self, record: ContainerRecord) -> None:
+        container = Container(record)
+        if record.status is Status.CREATING:
+            record.status = Status.REMOVING
+        log.info("container %s: finishing its interrupted %s", record.id[:12], record.status)
+        await self._remover.finish_interrupted(container)
+
+    async def _look(self, container: Container) -> Shim | ExitStatus | None:
+        record = container.record
+        if record.status not in _HAD_PROCESS or record.boot_id != self._services.defaults.boot_id:
+            return None
+        try:
+            async with asyncio.timeout(ADOPT_LIMIT_S):
+                return await self._services.shims.adopt(
+                    self._services.paths.run(record.id),
+                    on_exit=partial(self._exits.exited, container),
+                )
+        except (EngineError, TimeoutError) as error:
+            log.error("container %s: cannot be adopted: %s", record.id[:12], error)
+            return None
+
+    def _settle(self, container: Container, found: Shim | ExitStatus | None) -> None:
+        record = container.record
+        if isinstance(found, Shim):
+            self._adopt(container, found)
+        elif record.status in _HAD_PROCESS:
+            self._ended(container, found)
+        else:
+            if record.status is Status.RESTARTING:
+                self._exits.schedule_restart(container)
+            if self._rootfs.is_mounted(record.id):
+                self._tear_down(container)
+
+    def _adopt(self, container: Container, shim: Shim) -> None:
+        record = container.record
+        if record.status is Status.STARTING:
+            state.move(record, Status.RUNNING)
+            self._services.containers.tell(container, "start")
+        record.pid, record.pid_started = shim.pid, shim.pid_started
+        record.started_ns = shim.started_ns
+        container.shim = shim
+        container.stopping = record.stopped_by_user
+        self._services.containers.save(container)
+
+    def _ended(self, container: Container, status: ExitStatus | None) -> None:
+        record = container.record
+        if status is None and record.status is Status.STARTING:
+            state.move(record, Status.EXITED if record.started_ns else Status.CREATED)
+            record.pid = 0
+            self._services.containers.save(container)
+            self._tear_down(container)
+            return
+        if status is None:
+            record.error = "the container ended while no daemon or shim was there to see it"
+            status = ExitStatus(LOST_EXIT_CODE, clock.now_ns(), False)
+            container.stopping = True  # `start_wanted` decides, not the restart delay
+        else:
+            container.stopping = record.stopped_by_user
+        self._exits.exited(container, status)
+
+    def _tear_down(self, container: Container) -> None:
+        container.teardown = self._services.tasks.spawn(
+            self._remover.tear_down(container), f"teardown {container.id[:12]}"
+        )

@@ -1,0 +1,116 @@
+"""Removing containers, and freeing what one run of a container held.
+
+The order: the row says `removing` and gives the name up (one transaction) -> the caller is
+answered -> mounts, network, cgroup, files, anonymous volumes go -> the row goes. A crash in
+between leaves the row; the next start replays the rest, every step being idempotent.
+"""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+
+from teu.container import state
+from teu.container.container import Container, Outcome
+from teu.container.rootfs import RootFilesystems
+from teu.container.services import Services
+from teu.errors import Conflict, EngineError
+from teu.model.container import Status
+
+UNMOUNT_TRIES = 50
+log = logging.getLogger(__name__)
+
+
+class RemovalInProgress(Conflict):
+    def __init__(self, ref: str) -> None:
+        super().__init__(f"removal of container {ref} is already in progress")
+
+
+class Remover:
+    """Every method may be repeated after a crash or failure."""
+
+    def __init__(self, services: Services, rootfs: RootFilesystems) -> None:
+        self._services = services
+        self._rootfs = rootfs
+
+    def remove_exited(self, container: Container, *, volumes: bool = True) -> None:
+        """Frees name and id now; the rest goes in the background. The container does not run."""
+        if container.restart is not None:
+            container.restart.cancel()
+            container.restart = None
+        previous = container.teardown
+        state.move(container.record, Status.REMOVING)
+        self._services.containers.begin_removal(container)
+        self._services.containers.tell(container, "destroy")
+        for client in container.take_pending():
+            os.close(client.fd)
+        container.tell_removal(Outcome(container.record.exit_code))
+        container.teardown = self._services.tasks.spawn(
+            self._finish(container, previous, volumes), f"remove {container.id[:12]}"
+        )
+
+    async def finish_interrupted(self, container: Container) -> None:
+        """Replays a removal that a crash cut short."""
+        await self._finish(container, None, volumes=True)
+
+    async def _finish(
+        self, container: Container, previous: asyncio.Task[None] | None, volumes: bool
+    ) -> None:
+        if previous is not None:
+            await asyncio.wait([previous])
+        await self.tear_down(container)
+        try:
+            await self._remove_files(container)
+            if volumes:
+                await self._remove_anonymous_volumes(container)
+        except (OSError, EngineError) as error:
+            log.error(
+                "container %s: its files cannot be removed (%s); tried again at the next start",
+                container.id[:12],
+                error,
+            )
+            return
+        self._services.containers.end_removal(container)
+
+    async def _remove_files(self, container: Container) -> None:
+        """EBUSY passes: the kernel may hold a mount for a moment after its last process."""
+        for attempt in range(UNMOUNT_TRIES):
+            try:
+                await asyncio.to_thread(self._rootfs.remove, container.id)
+            except OSError as error:
+                if error.errno != errno.EBUSY or attempt == UNMOUNT_TRIES - 1:
+                    raise
+                await asyncio.sleep(0.02 * (attempt + 1))
+            else:
+                return
+
+    async def _remove_anonymous_volumes(self, container: Container) -> None:
+        for point in container.record.mounts:
+            if point.type == "volume" and point.anonymous:
+                with contextlib.suppress(Conflict):  # another container shares it
+                    await self._services.volumes.remove(point.name, force=True)
+
+    async def tear_down(self, container: Container) -> None:
+        """Frees what a run held: cgroup, network, mount. Goes on after failures."""
+        services = self._services
+        record = container.record
+        steps = (
+            services.runtime.delete(record),
+            services.networks.release(record.id, record.sandbox),
+            self._unmount(record.id),
+        )
+        for step in steps:
+            try:
+                await step
+            except (EngineError, OSError) as error:
+                log.warning("container %s: teardown: %s", record.id[:12], error)
+
+    async def _unmount(self, container_id: str) -> None:
+        for attempt in range(UNMOUNT_TRIES):
+            try:
+                return await asyncio.to_thread(self._rootfs.unmount, container_id)
+            except OSError as error:
+                if error.errno != errno.EBUSY or attempt == UNMOUNT_TRIES - 1:
+                    raise
+                await asyncio.sleep(0.02 * (attempt + 1))

@@ -1,0 +1,178 @@
+"""Everything a container needs before its runtime starts: file system, network, config.json."""
+
+import os
+from pathlib import Path
+
+from teu.container.container import Container
+from teu.container.containers import NoSuchContainer
+from teu.container.etcfiles import EtcFiles
+from teu.container.logconfig import log_attributes, log_limits
+from teu.container.rootfs import RootFilesystems
+from teu.container.services import Services
+from teu.errors import Conflict, InvalidParameter
+from teu.model.container import ContainerRecord, MountPoint
+from teu.runtime.namespaces import Joins
+from teu.runtime.shim import LaunchSpec, LogTarget
+from teu.sys import beneath
+from teu.tx import Transaction
+
+
+class Setup:
+    """One method per step; each step's undo is registered before it acquires."""
+
+    def __init__(self, services: Services, rootfs: RootFilesystems, etc: EtcFiles) -> None:
+        self._services = services
+        self._rootfs = rootfs
+        self._etc = etc
+
+    async def prepare(self, container: Container, tx: Transaction) -> LaunchSpec:
+        """All steps in order; what the shim is to run.
+
+        Raises: whatever a step raises; the transaction undoes the earlier ones.
+        """
+        services = self._services
+        record = container.record
+        tx.on_rollback("mount", lambda: self._rootfs.unmount(record.id))
+        rootfs = self._rootfs.mount(container)
+        tx.on_rollback("network", lambda: self._release(record))
+        await self._network(container)
+        await self._fill_volumes(record, rootfs)
+        bundle = services.paths.run(record.id)
+        bundle.mkdir(mode=0o700, parents=True, exist_ok=True)
+        await services.runtime.prepare(
+            record,
+            rootfs=rootfs,
+            bundle=bundle,
+            etc_files=self._etc_files(container),
+            joins=self._joins(record),
+        )
+        return self._launch_spec(record, bundle)
+
+    def close_clients(self, container: Container) -> None:
+        """Clients that attached before a start that failed see the end of their stream."""
+        for client in container.take_pending():
+            os.close(client.fd)
+
+    # --- network -------------------------------------------------------------------------
+
+    async def _network(self, container: Container) -> None:
+        record = container.record
+        record.ports = {}
+        record.sandbox = ""
+        if not record.networks:
+            return
+        networks = self._services.networks
+        record.sandbox = await networks.open_sandbox(record.id)
+        for name, asked in record.networks.items():
+            record.networks[name] = await networks.connect(
+                record.id, record.name, record.sandbox, name, asked
+            )
+        first = next(iter(record.networks))
+        record.ports = await networks.publish(
+            record.id,
+            record.name,
+            first,
+            record.host.port_bindings,
+            record.config.exposed_ports or {},
+            record.host.publish_all_ports,
+        )
+
+    async def _release(self, record: ContainerRecord) -> None:
+        await self._services.networks.release(record.id, record.sandbox)
+        record.sandbox = ""
+        record.ports = {}
+
+    def _joins(self, record: ContainerRecord) -> Joins:
+        """Paths of the namespaces of other containers (or the sandbox) to join."""
+        host = record.host
+        net = record.sandbox or None
+        if host.network_mode.startswith("container:"):
+            net = self._namespace_of(host.network_mode[10:], "network", "net")
+        pid = ipc = None
+        if host.pid_mode.startswith("container:"):
+            pid = self._namespace_of(host.pid_mode[10:], "PID", "pid")
+        if host.ipc_mode.startswith("container:"):
+            ipc = self._namespace_of(host.ipc_mode[10:], "IPC", "ipc")
+        return Joins(net=net, pid=pid, ipc=ipc)
+
+    def _namespace_of(self, ref: str, what: str, kind: str) -> str:
+        other = self._services.containers.find(ref)
+        if other is None:
+            raise NoSuchContainer(ref)
+        if not other.running:
+            raise Conflict(
+                f"cannot join {what.lower()} namespace of a non running container: {other.name} "
+                f"({other.id[:12]})"
+            )
+        return f"/proc/{other.record.pid}/ns/{kind}"
+
+    def _etc_files(self, container: Container) -> dict[str, Path]:
+        record = container.record
+        mode = record.host.network_mode
+        if mode.startswith("container:"):
+            other = self._services.containers.get(mode[10:])
+            home = self._services.paths.home(other.id)
+            record.config.hostname = record.config.hostname or other.record.config.hostname
+        else:
+            home = self._services.paths.home(record.id)
+            self._etc.write(home, record)
+        names = ("hosts", "hostname", "resolv.conf")
+        return {f"/etc/{n}": home / n for n in names if (home / n).exists()}
+
+    # --- volumes -------------------------------------------------------------------------
+
+    async def _fill_volumes(self, record: ContainerRecord, rootfs: Path) -> None:
+        for point in record.mounts:
+            if point.type == "volume" and not point.nocopy and not point.subpath:
+                await self._copy_up(point, rootfs)
+            if point.subpath:
+                point.source = self._inside_volume(point)
+
+    async def _copy_up(self, point: MountPoint, rootfs: Path) -> None:
+        try:
+            source_fd = beneath.open_in_root(rootfs, point.destination, os.O_PATH | os.O_DIRECTORY)
+        except OSError:
+            return
+        try:
+            if any(os.scandir(f"/proc/self/fd/{source_fd}")):
+                await self._services.volumes.copy_up(point.name, source_fd)
+        finally:
+            os.close(source_fd)
+
+    def _inside_volume(self, point: MountPoint) -> str:
+        data = self._services.volumes.data_directory(point.name)
+        try:
+            fd = beneath.open_in_root(data, point.subpath, os.O_PATH)
+        except OSError as error:
+            raise InvalidParameter(
+                f"cannot access path {point.subpath} of volume {point.name}: {error.strerror}"
+            ) from error
+        try:
+            return os.readlink(f"/proc/self/fd/{fd}")
+        finally:
+            os.close(fd)
+
+    # --- the shim ------------------------------------------------------------------------
+
+    def _launch_spec(self, record: ContainerRecord, bundle: Path) -> LaunchSpec:
+        services = self._services
+        size, files, compress = log_limits(record.host.log_config)
+        console = record.host.console_size or [0, 0]
+        return LaunchSpec(
+            id=record.id,
+            directory=bundle,
+            bundle=bundle,
+            runtime=services.runtime.command(record.host.runtime),
+            tty=record.config.tty,
+            open_stdin=record.config.open_stdin,
+            stdin_once=record.config.stdin_once,
+            console_size=(console[0], console[1]) if all(console) else None,
+            log=LogTarget(
+                driver=record.host.log_config.type,
+                path=str(services.paths.log_file(record.id)),
+                max_size=size,
+                max_file=files,
+                compress=compress,
+                attrs=log_attributes(record),
+            ),
+        )

@@ -1,0 +1,160 @@
+"""Content by digest: configs, manifests, and whatever else is kept as it came.
+
+    content/blobs/sha256/HEX    whole, checked, durable, read-only
+    content/ingest/NAME         being written; void when no daemon runs, except resumable `.part`s
+
+A blob appears by rename after its bytes were checked and synced, so its name is a promise. Who
+keeps it is in table `blob_use`; a lease keeps it while nobody does yet.
+"""
+
+import hashlib
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from teu.errors import DataLoss, InvalidParameter, SystemFailure
+from teu.sys.atomicfile import fsync_directory, write_whole
+
+PART_SUFFIX = ".part"
+PART_LIFETIME_S = 7 * 86400
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_READ_BYTES = 1 << 20
+
+
+class WrongDigest(InvalidParameter):
+    """Bytes that are not what their digest or size says."""
+
+    def __init__(self, expected: str, actual: str, what: str = "the content") -> None:
+        super().__init__(
+            f"{what} does not match its digest: expected {expected}, got {actual}; it was damaged "
+            "or changed on the way, nothing of it was kept"
+        )
+
+
+def check_digest(digest: str) -> str:
+    """Raises: InvalidParameter for anything but sha256 with 64 hex digits."""
+    if not _DIGEST.fullmatch(digest):
+        raise InvalidParameter(f"unsupported digest {digest!r}: only sha256 is served")
+    return digest
+
+
+def digest_of(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+class BlobStore:
+    """Files only: no database, any thread. Leases belong to the loop's thread."""
+
+    def __init__(self, root: Path) -> None:
+        self._blobs = root / "blobs" / "sha256"
+        self.ingest = root / "ingest"
+        self._leases: Counter[str] = Counter()
+        self._blobs.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.ingest.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def path(self, digest: str) -> Path:
+        return self._blobs / check_digest(digest).removeprefix("sha256:")
+
+    def has(self, digest: str) -> bool:
+        return self.path(digest).exists()
+
+    def put(self, data: bytes, expected: str = "") -> str:
+        """Stores a small blob durably; its digest. Raises: WrongDigest, SystemFailure."""
+        digest = digest_of(data)
+        if expected and digest != expected:
+            raise WrongDigest(expected, digest)
+        if not self.has(digest):
+            try:
+                write_whole(self.path(digest), data, 0o400)
+            except OSError as error:
+                raise SystemFailure(f"cannot store blob {digest}: {error}") from error
+        return digest
+
+    def read(self, digest: str) -> bytes:
+        """A whole (small) blob, checked. Raises: DataLoss when missing or damaged."""
+        try:
+            data = self.path(digest).read_bytes()
+        except OSError as error:
+            raise DataLoss(
+                f"blob {digest} is missing from the store ({error.strerror}): pull or load its "
+                "image again"
+            ) from error
+        if digest_of(data) != digest:
+            raise DataLoss(f"blob {digest} is damaged: pull or load its image again")
+        return data
+
+    def chunks(self, digest: str) -> Iterator[bytes]:
+        """A blob of any size, unchecked (the receiver checks). Raises: DataLoss when missing."""
+        try:
+            with open(self.path(digest), "rb") as file:
+                while data := file.read(_READ_BYTES):
+                    yield data
+        except OSError as error:
+            raise DataLoss(f"blob {digest} cannot be read: {error}") from error
+
+    def size_bytes(self, digest: str) -> int:
+        """Raises: DataLoss when missing."""
+        try:
+            return self.path(digest).stat().st_size
+        except OSError as error:
+            raise DataLoss(f"blob {digest} is missing from the store") from error
+
+    def part(self, digest: str) -> Path:
+        """Where a resumable download of this blob is kept."""
+        return self.ingest / (check_digest(digest).removeprefix("sha256:") + PART_SUFFIX)
+
+    def clean(self) -> None:
+        """At start: drops what a crash left, and resumable parts nobody came back for."""
+        oldest = time.time() - PART_LIFETIME_S
+        for directory in (self.ingest, self._blobs):
+            for path in directory.iterdir():
+                is_part = path.name.endswith(PART_SUFFIX) and path.stat().st_mtime > oldest
+                if (directory == self.ingest and not is_part) or path.name.startswith("."):
+                    path.unlink(missing_ok=True)
+
+    # --- keeping ------------------------------------------------------------------------
+
+    @contextmanager
+    def lease(self, digests: Iterable[str]) -> Iterator[Callable[[str], None]]:
+        """Keeps blobs (there or to come) from `collect` while the body runs; call what it gives
+        to add more. Void after a crash, as is whatever it protected."""
+        held = Counter(digests)
+        self._leases += held
+
+        def add(digest: str) -> None:
+            held[digest] += 1
+            self._leases[digest] += 1
+
+        try:
+            yield add
+        finally:
+            self._leases -= held
+
+    def unused(self, used: set[str]) -> list[str]:
+        """Blobs that nobody uses and no lease keeps. Loop's thread: decide and act together."""
+        return [
+            digest
+            for name in os.listdir(self._blobs)
+            if not name.startswith(".")
+            and (digest := f"sha256:{name}") not in used
+            and not self._leases[digest]
+        ]
+
+    def remove(self, digests: Iterable[str]) -> int:
+        """Removes blobs; the bytes freed."""
+        freed = 0
+        for digest in digests:
+            path = self.path(digest)
+            try:
+                size = path.stat().st_size
+                path.unlink()
+            except FileNotFoundError:
+                continue
+            freed += size
+        if freed:
+            fsync_directory(self._blobs)
+        return freed

@@ -1,0 +1,226 @@
+"""The composition root: builds every part, recovers what the last daemon left, owns shutdown.
+
+The only module that knows all classes. Start order: database, content and images, networks,
+runtime, shims, recovery; stop is the reverse. Containers live on when the daemon stops.
+"""
+
+import logging
+import platform
+from pathlib import Path
+
+from aiohttp import web
+
+from teu import ids
+from teu.api.engine import Engine
+from teu.api.router import Route
+from teu.api.routes.archive import ArchiveRoutes
+from teu.api.routes.containers import ContainerRoutes
+from teu.api.routes.exec import ExecRoutes
+from teu.api.routes.images import ImageRoutes
+from teu.api.routes.networks import NetworkRoutes
+from teu.api.routes.system import SystemRoutes
+from teu.api.routes.volumes import VolumeRoutes
+from teu.api.server import ApiServer
+from teu.container.archive import Archives
+from teu.container.commit import Committer
+from teu.container.containers import Containers
+from teu.container.create import Creator
+from teu.container.etcfiles import EtcFiles
+from teu.container.exec import Execs
+from teu.container.exits import Exits
+from teu.container.lifecycle import Lifecycle
+from teu.container.listing import Listing
+from teu.container.looks import Looks
+from teu.container.plugs import Plugs
+from teu.container.prune import Pruner
+from teu.container.recovery import Recovery
+from teu.container.removal import Remover
+from teu.container.rootfs import RootFilesystems
+from teu.container.services import Defaults, Paths, Services
+from teu.container.setup import Setup
+from teu.container.stats import Stats
+from teu.container.streams import Streams
+from teu.container.update import Updater
+from teu.daemon.config import DaemonConfig
+from teu.daemon.translate import network_config, registry_config, runtime_config
+from teu.events import EventBus
+from teu.image.service import ImageService
+from teu.model.config import LogConfig
+from teu.network.service import NetworkService
+from teu.registry.client import RegistryClient
+from teu.runtime.service import RuntimeService
+from teu.runtime.shim import ShimService
+from teu.store.containers import ContainerStore
+from teu.store.db import Database
+from teu.store.events import EventStore
+from teu.store.volumes import VolumeStore
+from teu.system import About, System
+from teu.tasks import TaskOwner
+from teu.volume.service import VolumeService
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+log = logging.getLogger(__name__)
+
+
+class Daemon:
+    """One engine on one data root. `handle` serves the API once `start` has returned."""
+
+    def __init__(self, config: DaemonConfig) -> None:
+        self._config = config
+        self._db: Database | None = None
+        self._engine: Engine | None = None
+        self._api: ApiServer | None = None
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        assert self._api is not None, "start() comes first"
+        return await self._api.handle(request)
+
+    async def start(self) -> None:
+        """Raises: EngineError with what stands in the way and what to do about it."""
+        config = self._config
+        for directory, mode in ((config.data_root, 0o710), (config.exec_root, 0o711)):
+            directory.mkdir(mode=mode, parents=True, exist_ok=True)
+        for directory in (config.data_root / "containers", config.exec_root / "containers"):
+            directory.mkdir(mode=0o710, exist_ok=True)
+        self._db = Database(config.data_root / "teu.db")
+        services, events = self._build_services(self._db)
+        await services.images.start()
+        await services.volumes.start()
+        await services.networks.start()
+        await services.runtime.start()
+        await services.shims.start()
+        self._engine, recovery = self._build_engine(services, events)
+        self._api = ApiServer(_routes(self._engine))
+        await recovery.run()
+        services.images.collect()  # layers that neither an image nor a container needs
+        await recovery.start_wanted()
+
+    async def stop(self) -> None:
+        """Ends streams, lets changes under way finish (bounded), leaves containers running."""
+        if self._engine is None or self._db is None:
+            return
+        services = self._engine.services
+        self._engine.events.close()
+        await services.tasks.drain(self._config.shutdown_timeout_s)
+        await services.shims.close()
+        await services.networks.stop()
+        await services.images.close()
+        self._db.close()
+
+    def reload(self, config: DaemonConfig) -> None:
+        """Takes over what may change while running (SIGHUP)."""
+        self._config = config
+        if self._engine is not None:
+            self._engine.events.publish(
+                "daemon", "reload", self._engine_id(), {"name": platform.node()}
+            )
+
+    # --- building ------------------------------------------------------------------------
+
+    def _build_services(self, db: Database) -> tuple[Services, EventBus]:
+        config = self._config
+        events = EventBus(EventStore(db))
+        containers = Containers(ContainerStore(db), events)
+        runtime = RuntimeService(runtime_config(config))
+        services = Services(
+            paths=Paths(config.data_root, config.exec_root),
+            defaults=_defaults(config),
+            containers=containers,
+            images=ImageService(
+                db,
+                config.data_root,
+                RegistryClient(registry_config(config)),
+                _Users(containers),
+            ),
+            networks=NetworkService(db, config.exec_root, network_config(config)),
+            volumes=VolumeService(
+                VolumeStore(db), config.data_root / "volumes", containers.using_volume
+            ),
+            runtime=runtime,
+            shims=ShimService(),
+            tasks=TaskOwner(),
+        )
+        return services, events
+
+    def _build_engine(self, services: Services, events: EventBus) -> tuple[Engine, Recovery]:
+        rootfs = RootFilesystems(services.paths, services.images)
+        remover = Remover(services, rootfs)
+        exits = Exits(services, remover)
+        setup = Setup(services, rootfs, EtcFiles(network_config(self._config), services.networks))
+        lifecycle = Lifecycle(services, setup, exits, remover)
+        looks = Looks(services)
+        engine = Engine(
+            services=services,
+            events=events,
+            creator=Creator(services, rootfs),
+            lifecycle=lifecycle,
+            streams=Streams(services),
+            execs=Execs(services),
+            listing=Listing(services.containers, services.images),
+            looks=looks,
+            plugs=Plugs(services, events),
+            stats=Stats(services),
+            pruner=Pruner(services, lifecycle, looks),
+            committer=Committer(services, rootfs, lifecycle),
+            rootfs=rootfs,
+            archives=Archives(services, rootfs),
+            updater=Updater(services),
+            system=System(services, looks, self._about),
+        )
+        return engine, Recovery(services, rootfs, lifecycle, exits, remover)
+
+    def _engine_id(self) -> str:
+        assert self._db is not None
+        return self._db.meta("engine-id", ids.new_id())
+
+    def _about(self) -> About:
+        config = self._config
+        assert self._engine is not None
+        runtime = self._engine.services.runtime
+        return About(
+            engine_id=self._engine_id(),
+            data_root=config.data_root,
+            labels=list(config.labels),
+            debug=config.debug,
+            insecure_registries=list(config.insecure_registries),
+            mirrors=list(config.registry_mirrors),
+            log_driver=config.log_driver,
+            runtimes=runtime.known(),
+            default_runtime=runtime.default_runtime,
+            init_path=config.init_path,
+            address_pools=[(pool.base, pool.size) for pool in config.default_address_pools],
+        )
+
+
+class _Users:
+    """Tells the image service which containers use an image."""
+
+    def __init__(self, containers: Containers) -> None:
+        self._containers = containers
+
+    def containers_using(self, image_id: str) -> list[tuple[str, bool]]:
+        return self._containers.using_image(image_id)
+
+    def layers_in_use(self) -> set[str]:
+        return self._containers.layers_in_use()
+
+
+def _defaults(config: DaemonConfig) -> Defaults:
+    return Defaults(
+        log=LogConfig(type=config.log_driver, config=dict(config.log_opts)),
+        stop_timeout_s=config.default_stop_timeout_s,
+        boot_id=BOOT_ID.read_text().strip(),
+    )
+
+
+def _routes(engine: Engine) -> list[Route]:
+    groups = (
+        ContainerRoutes(engine),
+        ArchiveRoutes(engine),
+        ExecRoutes(engine),
+        ImageRoutes(engine),
+        NetworkRoutes(engine),
+        VolumeRoutes(engine),
+        SystemRoutes(engine),
+    )
+    return [route for group in groups for route in group.routes()]

@@ -1,0 +1,52 @@
+"""From the daemon's configuration to what each part is told."""
+
+from teu.daemon.config import DaemonConfig
+from teu.network.config import NetworkConfig
+from teu.registry.config import RegistryConfig
+from teu.runtime.config import RuntimeBinary, RuntimeConfig
+
+
+def runtime_config(config: DaemonConfig) -> RuntimeConfig:
+    return RuntimeConfig(
+        exec_root=config.exec_root,
+        runtimes={n: RuntimeBinary(r.path, r.args) for n, r in config.runtimes.items()},
+        default_runtime=config.default_runtime,
+        cgroup_parent=config.cgroup_parent,
+        init=config.init,
+        init_path=config.init_path,
+        default_ulimits=config.default_ulimits,
+        default_shm_size=config.default_shm_size_bytes,
+        ipc_mode=config.default_ipc_mode,
+        cgroupns_mode=config.default_cgroupns_mode,
+        no_new_privileges=config.no_new_privileges,
+        seccomp_profile="" if config.seccomp_profile == "builtin" else config.seccomp_profile,
+    )
+
+
+def network_config(config: DaemonConfig) -> NetworkConfig:
+    return NetworkConfig(
+        bridge=config.bridge or "teu0",
+        bip=config.bip,
+        fixed_cidr=config.fixed_cidr,
+        mtu=config.mtu,
+        icc=config.icc,
+        ip_masq=config.ip_masq,
+        ip_forward=config.ip_forward,
+        iptables=config.iptables,
+        default_address_pools=[(pool.base, pool.size) for pool in config.default_address_pools],
+        default_host_ip=config.ip,
+        dns=list(config.dns),
+        dns_search=list(config.dns_search),
+        dns_options=list(config.dns_opts),
+        host_gateway_ip=next(iter(config.host_gateway_ips), ""),
+    )
+
+
+def registry_config(config: DaemonConfig) -> RegistryConfig:
+    return RegistryConfig(
+        insecure=list(config.insecure_registries),
+        mirrors=list(config.registry_mirrors),
+        max_concurrent_downloads=config.max_concurrent_downloads,
+        max_concurrent_uploads=config.max_concurrent_uploads,
+        max_attempts=config.max_download_attempts,
+    )

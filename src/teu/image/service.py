@@ -1,0 +1,376 @@
+"""Images, as the rest of the engine sees them.
+
+`resolve` and `layer_directories` never wait: they answer from memory. Everything that changes the
+store is all or nothing; see `stock.py` for the order of steps.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from teu.clock import now_ns
+from teu.content.blobs import BlobStore
+from teu.errors import EngineError, NotFound
+from teu.image import helloworld, removal, views
+from teu.image.catalog import Catalog
+from teu.image.download import Downloader, Registry
+from teu.image.filters import (
+    Filters,
+    check_names,
+    flag,
+    matches_reference,
+    reference_patterns,
+    tests,
+)
+from teu.image.layers import LayerFiles
+from teu.image.loading import Loader
+from teu.image.making import Made, Maker
+from teu.image.platform import matches, parse_platform
+from teu.image.progress import Progress
+from teu.image.pulling import Puller
+from teu.image.removal import ImageUsers, Removed, Remover
+from teu.image.saving import Saver, choose_images
+from teu.image.stock import Stock
+from teu.model.config import ContainerConfig
+from teu.model.image import Image
+from teu.model.reference import Reference
+from teu.model.registry import RegistryUnreachable
+from teu.store.db import Database
+from teu.store.images import ImageStore
+from teu.sys.bytepipe import FromThread
+from teu.sys.pack import Skip, pack_tree
+
+_LIST_FILTERS = ("dangling", "label", "label!", "before", "since", "reference", "until")
+
+
+class ImageService:
+    """One per data root. Loop's thread; `start` first, `close` last."""
+
+    def __init__(
+        self, db: Database, data_root: Path, registry: Registry, users: ImageUsers
+    ) -> None:
+        self._users = users
+        self._registry = registry
+        self._blobs = BlobStore(data_root / "content")
+        self._layers = LayerFiles(data_root / "layers")
+        self._catalog = Catalog(ImageStore(db), self._blobs, self._layers)
+        self._stock = Stock(self._catalog, self._blobs, self._layers)
+        self._puller = Puller(self._stock, Downloader(self._stock, registry))
+        self._maker = Maker(self._stock)
+        self._remover = Remover(self._catalog, users)
+
+    async def start(self) -> None:
+        """Reads all records and removes what a crash left half done. Layers that nobody uses any
+        more go with `collect`, once the containers are known."""
+        self._catalog.load()
+        known = {row.directory for row in self._catalog.layers().values()}
+        await self._stock.in_thread(self._layers.clean, known)
+        await self._stock.in_thread(self._blobs.clean)
+
+    async def close(self) -> None:
+        """Waits for file work under way; closes connections to registries."""
+        await self._registry.close()
+        await self._stock.close()
+
+    # --- reading ------------------------------------------------------------------------
+
+    def resolve(self, ref: str, platform: str = "") -> Image:
+        """By name, name@digest, id or unambiguous id prefix.
+
+        Raises: NoSuchImage, InvalidReference; NotFound when it is there for another platform.
+        """
+        image = self._catalog.resolve(ref)
+        if platform:
+            want, have = parse_platform(platform), image.config.platform
+            if not matches(want, have):
+                raise NotFound(
+                    f"image with reference {ref} was found but its platform ({have}) does not "
+                    f"match the specified platform ({want})"
+                )
+        return image
+
+    def get(self, image_id: str) -> Image:
+        """By full id. Raises: NoSuchImage."""
+        return self._catalog.get(image_id)
+
+    def find(self, image_id: str) -> Image | None:
+        """By full id."""
+        return self._catalog.find(image_id)
+
+    def layer_directories(self, chain_ids: list[str]) -> list[Path]:
+        """For an overlay's `lowerdir`: top first. Raises: DataLoss when one is missing."""
+        return self._catalog.directories(chain_ids)
+
+    def is_name_of(self, name: str, image_id: str) -> bool:
+        """Whether a user's text means this image now."""
+        try:
+            return self._catalog.find_id(name) == image_id
+        except EngineError:
+            return False
+
+    def descends(self, image_id: str, ref: str) -> bool:
+        """Whether an image is, or is built on, the one that `ref` means."""
+        try:
+            ancestor = self._catalog.resolve(ref)
+        except EngineError:
+            return False
+        image = self._catalog.find(image_id)
+        if image is None or image.id == ancestor.id:
+            return image_id == ancestor.id
+        depth = len(ancestor.chain_ids)
+        return depth > 0 and image.chain_ids[:depth] == ancestor.chain_ids
+
+    def count(self) -> int:
+        return len(self._catalog.all())
+
+    def layers_size(self) -> int:
+        """Bytes of all layers, each once."""
+        return sum(row.size_bytes for row in list(self._catalog.layers().values()))
+
+    def list_images(
+        self,
+        filters: Filters,
+        *,
+        all_: bool = False,
+        digests: bool = False,
+        shared_size: bool = False,
+    ) -> list[dict[str, Any]]:
+        """Rows for `GET /images/json`, newest first. `digests` changes nothing: they are always
+        there. `shared_size` also counts containers.
+
+        Raises: InvalidParameter (unknown filter), NoSuchImage (before, since).
+        """
+        check_names(filters, _LIST_FILTERS)
+        dangling = flag(filters, "dangling")
+        passes = tests(filters, self._catalog)
+        patterns = reference_patterns(filters)
+        images = self._catalog.all()
+        parents = {image.record.parent_id for image in images}
+        uses = _layer_uses(images) if shared_size else {}
+        rows = []
+        for image in sorted(images, key=lambda i: i.created_ns, reverse=True):
+            named = bool(image.repo_tags or image.repo_digests)
+            if not named and image.id in parents and not all_:
+                continue  # a step on the way to another image
+            if dangling is not None and dangling != (not image.repo_tags):
+                continue
+            if not all(test(image) for test in passes):
+                continue
+            row = self._row(image, uses) if shared_size else views.summary(image)
+            if patterns and not _narrow(row, patterns):
+                continue
+            rows.append(row)
+        return rows
+
+    def _row(self, image: Image, uses: Mapping[str, int]) -> dict[str, Any]:
+        layers = self._catalog.layers()
+        shared = (layers.get(chain_id) for chain_id in image.chain_ids if uses[chain_id] > 1)
+        return views.summary(
+            image,
+            shared_bytes=sum(row.size_bytes for row in shared if row is not None),
+            containers=len(self._users.containers_using(image.id)),
+        )
+
+    def inspect(self, ref: str) -> dict[str, Any]:
+        """`GET /images/{name}/json`. Raises: NoSuchImage."""
+        return views.inspect(self._catalog.resolve(ref), self._catalog, self._layers)
+
+    def history(self, ref: str) -> list[dict[str, Any]]:
+        """`GET /images/{name}/history`. Raises: NoSuchImage."""
+        return views.history(self._catalog.resolve(ref), self._catalog)
+
+    def keeping(self, chain_ids: Iterable[str]) -> AbstractContextManager[None]:
+        """Keeps layers while something that is not a record yet needs them."""
+        return self._stock.keeping(chain_ids)
+
+    # --- taking in ----------------------------------------------------------------------
+
+    async def pull(
+        self,
+        reference: str,
+        *,
+        platform: str = "",
+        auth: Mapping[str, Any] | None = None,
+        progress: Progress,
+    ) -> Image:
+        """Fetches an image that is not there yet, or is older here. `progress` gets Docker's
+        JSON messages.
+
+        Cancel: stops, and keeps what was downloaded for the next attempt.
+        Crash: the next start removes everything but resumable parts.
+        Raises: InvalidReference, ManifestUnknown, PullDenied, Unauthorized, RegistryUnreachable,
+        WrongDigest, InvalidImage, InvalidArchive, SystemFailure; nothing is left then.
+        """
+        name = Reference.parse(reference).with_default_tag()
+        parse_platform(platform)
+        async with self._tidy():
+            try:
+                return await self._puller.pull(
+                    name, platform=platform, auth=auth, progress=progress
+                )
+            except RegistryUnreachable as error:
+                if name != helloworld.NAME:
+                    raise
+                return await helloworld.built_in(self._stock, error, progress)
+
+    async def load(
+        self, stream: AsyncIterator[bytes], progress: Progress, platform: str = ""
+    ) -> list[Image]:
+        """Reads a docker-archive or an OCI layout, compressed or not.
+
+        Raises: InvalidArchive, InvalidImage, WrongDigest, SystemFailure; nothing is left then.
+        Crash: nothing of an unfinished image is seen at the next start.
+        """
+        async with self._tidy():
+            return await Loader(self._stock, progress, platform).run(stream)
+
+    async def import_image(
+        self,
+        stream: AsyncIterator[bytes],
+        *,
+        name: str = "",
+        changes: Sequence[str] = (),
+        message: str = "",
+        platform: str = "",
+    ) -> Image:
+        """An image of one layer from a root file system's tar, compressed or not.
+
+        Raises: InvalidReference, InvalidParameter (changes, platform), InvalidArchive.
+        """
+        async with self._tidy():
+            return await self._maker.import_image(
+                stream, name=name, changes=changes, message=message, platform=platform
+            )
+
+    async def commit(
+        self,
+        upper: Path,
+        *,
+        parent_id: str,
+        config: ContainerConfig,
+        container_id: str = "",
+        name: str = "",
+        author: str = "",
+        comment: str = "",
+        changes: Sequence[str] = (),
+    ) -> Image:
+        """An image from a container's upper directory on top of its image.
+
+        Raises: InvalidReference, InvalidParameter (changes), SystemFailure.
+        """
+        parent = self._catalog.get(parent_id) if parent_id else None
+        command = [config.cmd] if isinstance(config.cmd, str) else config.cmd or []
+        made = Made(
+            config=config,
+            platform=parent.config.platform if parent else parse_platform(""),
+            author=author,
+            comment=comment,
+            created_by=" ".join(command),
+            container_id=container_id,
+            container_config=config,
+        )
+        async with self._tidy():
+            return await self._maker.commit(
+                upper, parent=parent, made=made, name=name, changes=changes
+            )
+
+    # --- giving out ---------------------------------------------------------------------
+
+    async def save(self, refs: Sequence[str], platform: str = "") -> AsyncIterator[bytes]:
+        """One tar that is an OCI layout and a docker-archive at once.
+
+        Raises: NoSuchImage before the first piece; DataLoss later, when a layer is damaged.
+        """
+        images = choose_images(self._catalog, refs)
+        for saved in images:
+            self.resolve(saved.image.id, platform)
+        saver = Saver(self._blobs, self._layers, images, self._catalog)
+        chain = [chain_id for saved in images for chain_id in saved.image.chain_ids]
+        with self._stock.keeping(chain), self._blobs.lease([s.image.id for s in images]):
+            async for piece in self._from_thread(saver.pieces):
+                yield piece
+
+    async def archive_tree(self, root: Path, *, skip: Skip | None = None) -> AsyncIterator[bytes]:
+        """A whole directory tree as a tar (`export`). Raises: SystemFailure."""
+        async for piece in self._from_thread(lambda: pack_tree(root, skip=skip)):
+            yield piece
+
+    async def _from_thread(self, pieces: Callable[[], Iterable[bytes]]) -> AsyncIterator[bytes]:
+        with FromThread() as pipe:
+            working = self._stock.start(pipe.drain_from, pieces)
+            try:
+                async for piece in pipe:
+                    yield piece
+            finally:
+                pipe.close()
+                await working
+
+    # --- names and removal --------------------------------------------------------------
+
+    def tag(self, ref: str, target: str) -> Image:
+        """`target` means this image from now on. Raises: NoSuchImage, InvalidReference."""
+        image = self._catalog.resolve(ref)
+        name = Reference.parse(target)
+        if name.digest:
+            raise removal.DigestTag(target)
+        self._catalog.tag(image, name.with_default_tag(), now_ns())
+        return self._catalog.get(image.id)
+
+    async def remove(
+        self, ref: str, force: bool = False, prune: bool = True
+    ) -> list[dict[str, str]]:
+        """`DELETE /images/{name}`: Docker's list of what was untagged and deleted.
+
+        Raises: NoSuchImage, ImageInUse, ReferenceInUse.
+        """
+        records, _ = self._take_away(self._remover.remove(ref, force=force, prune=prune))
+        return records
+
+    async def prune(self, filters: Filters) -> tuple[list[dict[str, str]], int]:
+        """What was removed, and the bytes freed. Raises: InvalidParameter."""
+        return self._take_away(self._remover.prune(filters))
+
+    def _take_away(self, removed: Removed) -> tuple[list[dict[str, str]], int]:
+        before = dict(self._catalog.layers())
+        freed = self.collect()
+        after = self._catalog.layers()
+        gone = [c for c in dict.fromkeys(removed.chain_ids) if c in before and c not in after]
+        return removed.records + [{"Deleted": chain_id} for chain_id in gone], freed
+
+    def collect(self) -> int:
+        """Removes layers and blobs that nothing needs any more; the bytes freed. Call it once
+        the containers are known after a start."""
+        return self._stock.collect(self._users.layers_in_use())
+
+    def _tidy(self) -> "_Tidy":
+        return _Tidy(self)
+
+
+class _Tidy:
+    """Collects what a failed piece of work left behind."""
+
+    def __init__(self, service: ImageService) -> None:
+        self._service = service
+
+    async def __aenter__(self) -> None:
+        return None
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            self._service.collect()
+
+
+def _layer_uses(images: Iterable[Image]) -> dict[str, int]:
+    uses: dict[str, int] = {}
+    for image in images:
+        for chain_id in image.chain_ids:
+            uses[chain_id] = uses.get(chain_id, 0) + 1
+    return uses
+
+
+def _narrow(row: dict[str, Any], patterns: Sequence[Any]) -> bool:
+    """Leaves only the names that match; False when none does."""
+    row["RepoTags"] = [name for name in row["RepoTags"] if matches_reference(name, patterns)]
+    row["RepoDigests"] = [name for name in row["RepoDigests"] if matches_reference(name, patterns)]
+    return bool(row["RepoTags"] or row["RepoDigests"])

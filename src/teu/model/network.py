@@ -1,0 +1,99 @@
+"""Networks and endpoints as they are asked for and as they are stored.
+
+CNM's words: a *sandbox* is a container's network namespace, an *endpoint* its plug on one network,
+a *network* what endpoints meet on, a *driver* what makes a network real, *IPAM* who hands out
+addresses.
+"""
+
+from msgspec import Struct, field
+
+from teu.model.config import Wire
+
+BRIDGE, HOST, NONE = "bridge", "host", "none"  # the networks every daemon has, by name
+PREDEFINED = (BRIDGE, HOST, NONE)
+NULL_DRIVER = "null"  # the driver of the network `none`
+
+
+class IPAMConfig(Wire, omit_defaults=True):
+    """One address pool: `subnet` in CIDR, `ip_range` the part to hand out, both may be empty."""
+
+    subnet: str = ""
+    ip_range: str = ""
+    gateway: str = ""
+    aux_addresses: dict[str, str] | None = None
+
+
+class IPAM(Wire):
+    driver: str = "default"
+    config: list[IPAMConfig] | None = None
+    options: dict[str, str] | None = None
+
+
+class ConfigReference(Wire):
+    network: str = ""
+
+
+class NetworkCreate(Wire):
+    """The body of `POST /networks/create`."""
+
+    name: str = ""
+    driver: str = ""
+    scope: str = ""
+    internal: bool = False
+    attachable: bool = False
+    ingress: bool = False
+    config_only: bool = False
+    config_from: ConfigReference | None = None
+    ipam: IPAM | None = None
+    enable_ipv4: bool | None = None
+    enable_ipv6: bool | None = None
+    options: dict[str, str] | None = None
+    labels: dict[str, str] | None = None
+
+
+class NetworkRecord(Struct, kw_only=True):
+    """One row of the `network` table. Pools have subnet and gateway filled in."""
+
+    id: str
+    name: str
+    created_ns: int
+    driver: str
+    scope: str = "local"
+    internal: bool = False
+    attachable: bool = False
+    enable_ipv4: bool = True
+    enable_ipv6: bool = False
+    pools: list[IPAMConfig] = field(default_factory=list)
+    user_subnet: bool = False  # asked for by name: only then may a container choose its address
+    options: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    link: str = ""  # the bridge's interface name
+    link_is_ours: bool = True  # made by us, so removed with the network
+
+
+class PublishedPort(Struct, frozen=True):
+    """One way from the host in. `host_address` 0.0.0.0 means every address of the host."""
+
+    protocol: str
+    host_address: str
+    host_port: int
+    address: str
+    port: int
+
+
+class EndpointRecord(Struct, kw_only=True):
+    """One row of the `endpoint` table: written before the kernel is touched, removed after."""
+
+    id: str
+    network_id: str
+    container_id: str
+    container_name: str
+    address: str = ""  # without prefix; empty for host and none
+    prefix: int = 0
+    gateway: str = ""
+    mac: str = ""
+    host_link: str = ""
+    link: str = ""  # the interface's name inside
+    gw_priority: int = 0
+    aliases: list[str] = field(default_factory=list)
+    ports: list[PublishedPort] = field(default_factory=list)

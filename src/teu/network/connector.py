@@ -1,0 +1,341 @@
+"""Plugs containers into networks and publishes their ports; takes both back.
+
+Order: the endpoint's row is written before the kernel is touched and removed after the kernel let
+go, so a crash at any line leaves a row that `release` can work from. Calls for one container come
+one at a time (the container's lock); calls for different containers run side by side.
+"""
+
+import logging
+from collections.abc import Mapping
+from ipaddress import IPv4Address
+from typing import Final
+
+from teu.errors import EngineError, InvalidParameter, SystemFailure
+from teu.ids import new_id, short
+from teu.model.config import EndpointSettings
+from teu.model.network import BRIDGE, EndpointRecord, NetworkRecord, PublishedPort
+from teu.network import ports
+from teu.network.bridge import DEFAULT_ROUTE, OPTION_PREFIX, BridgeDriver
+from teu.network.catalog import Catalog
+from teu.network.endpoints import EndpointTable, free_link_name
+from teu.network.errors import AddressInUse, AlreadyConnected, NoFreeAddress, NotConnected
+from teu.network.firewall import Firewall
+from teu.network.ipam import mac_of, parse_address
+from teu.network.kernel import Worker
+from teu.network.ports import PortInUse, PortRequest, PortTable
+from teu.network.sandbox import Sandboxes
+from teu.sys.netlink import add_route
+from teu.tx import Transaction
+
+_HOST_LINK_DIGITS: Final = 11  # `veth` and these fill a link name's 15 characters
+log = logging.getLogger(__name__)
+
+
+class Connector:
+    """`firewall` is None when the daemon was told to write no rules."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        endpoints: EndpointTable,
+        sandboxes: Sandboxes,
+        driver: BridgeDriver,
+        firewall: Firewall | None,
+        worker: Worker,
+    ) -> None:
+        self._catalog = catalog
+        self._endpoints = endpoints
+        self._sandboxes = sandboxes
+        self._driver = driver
+        self._firewall = firewall
+        self._worker = worker
+        self._ports = PortTable()
+
+    async def connect(
+        self, container_id: str, name: str, network: NetworkRecord, settings: EndpointSettings
+    ) -> EndpointSettings:
+        """The settings as they became. See `NetworkService.connect`."""
+        if self._endpoints.find(container_id, network.id):
+            raise AlreadyConnected(name, network.name)
+        async with Transaction("connect", short(container_id)) as tx:
+            record = self._reserve(container_id, name, network, settings)
+            tx.on_rollback("address", lambda: self._free_address(record))
+            tx.on_rollback("endpoint row", lambda: self._endpoints.remove(record))
+            winner = self._gateway_endpoint(container_id, record) is record
+            self._endpoints.save(record)
+            if network.driver == BRIDGE:
+                tx.on_rollback("link", lambda: self._worker.run(self._driver.unplug, record))
+                await self._worker.run(self._plug, network, record, winner)
+            tx.commit()
+        return _filled(settings, network, record)
+
+    async def publish(self, record: EndpointRecord, wanted: list[PortRequest]) -> None:
+        """Holds the host's ports, stores them with the endpoint, writes the rules; all or nothing.
+
+        Raises: PortTaken, SystemFailure.
+        """
+        if not wanted:
+            return
+        if self._firewall is None:
+            raise SystemFailure(
+                "ports cannot be published: the daemon runs with iptables=false and writes no rules"
+            )
+        firewall = self._firewall
+        async with Transaction("publish", short(record.container_id)) as tx:
+            published: list[PublishedPort] = []
+            tx.on_rollback("host ports", lambda: self._let_go(record, published))
+            await self._hold_ports(record, wanted, published)
+            before = record.ports
+            tx.on_rollback("endpoint row", lambda: self._store_ports(record, before))
+            self._store_ports(record, [*before, *published])
+            tx.on_rollback("rules", lambda: self._worker.run(firewall.remove_ports, published))
+            await self._worker.run(self._open_ports, firewall, record, published)
+            tx.commit()
+
+    async def disconnect(self, container_id: str, network: NetworkRecord) -> None:
+        """Raises: NotConnected."""
+        record = self._endpoints.find(container_id, network.id)
+        if record is None:
+            raise NotConnected(short(container_id), network.name)
+        was_gateway = self._gateway_endpoint(container_id) is record
+        await self._close_ports([record])
+        if network.driver == BRIDGE:
+            await self._worker.run(self._driver.unplug, record)
+        self._forget(record)
+        heir = self._gateway_endpoint(container_id)
+        if was_gateway and heir:
+            await self._worker.run(self._set_default_route, heir)
+
+    async def release(self, container_id: str) -> None:
+        """Ports, rules, links, sandbox, addresses, rows; in the order in which others miss them.
+
+        A failing step does not keep the later ones from running, but the rows stay.
+        """
+        records = self._endpoints.of_container(container_id)
+        failures: list[Exception] = []
+        try:
+            await self._close_ports(records)
+        except (EngineError, OSError) as error:
+            failures.append(error)
+        await self._worker.run(self._let_kernel_reap, container_id, records)
+        if failures:
+            raise failures[0]
+        for record in records:
+            self._forget(record)
+
+    def restore(self, record: EndpointRecord) -> None:
+        """Takes back what a container that ran on holds: its address and its host ports."""
+        self.hold_address(record)
+        for port in record.ports:
+            try:
+                self._ports.hold_again(
+                    port.protocol, port.host_address, port.host_port,
+                    record.container_id, record.container_name,
+                )  # fmt: skip
+            except (PortInUse, InvalidParameter, OSError) as error:
+                log.warning(
+                    "port %s of container %s cannot be held again: %s",
+                    port.host_port, record.container_name, error,
+                )  # fmt: skip
+
+    def hold_address(self, record: EndpointRecord) -> None:
+        if record.address:
+            self._catalog.addresses(record.network_id).hold(IPv4Address(record.address))
+
+    def close(self) -> None:
+        self._ports.close()
+
+    def _reserve(
+        self, container_id: str, name: str, network: NetworkRecord, settings: EndpointSettings
+    ) -> EndpointRecord:
+        record = EndpointRecord(
+            id=new_id(),
+            network_id=network.id,
+            container_id=container_id,
+            container_name=name,
+            gw_priority=settings.gw_priority,
+            aliases=list(settings.aliases or []),
+        )
+        if network.driver != BRIDGE:
+            return record
+        pool = self._catalog.addresses(network.id)
+        record.host_link = f"veth{record.id[:_HOST_LINK_DIGITS]}"
+        prefix = network.options.get(OPTION_PREFIX) or "eth"
+        record.link = free_link_name(prefix, self._endpoints.of_container(container_id))
+        record.prefix = pool.subnet.prefixlen
+        record.gateway = "" if network.internal else str(pool.gateway)
+        record.address = str(self._take_address(network, settings))
+        record.mac = _asked_mac(settings) or mac_of(IPv4Address(record.address))
+        return record
+
+    def _take_address(self, network: NetworkRecord, settings: EndpointSettings) -> IPv4Address:
+        pool = self._catalog.addresses(network.id)
+        asked = settings.ipam_config.ipv4_address if settings.ipam_config else ""
+        if not asked:
+            taken = pool.take()
+            if taken is None:
+                raise NoFreeAddress(network.name, network.id, str(pool.subnet))
+            return taken
+        address = parse_address(asked, "IPv4 address")
+        if not network.user_subnet:
+            raise InvalidParameter(
+                "user specified IP address is supported only when connecting to networks with "
+                "user configured subnets"
+            )
+        if not pool.usable(address):
+            raise InvalidParameter(
+                f"invalid config for network {network.name}: invalid endpoint settings: no "
+                f"configured subnet contains IP address {address}; use one in {pool.subnet}"
+            )
+        if not pool.hold(address):
+            raise AddressInUse(asked, self._holder_of(network, asked))
+        return address
+
+    def _holder_of(self, network: NetworkRecord, address: str) -> str:
+        for record in self._endpoints.of_network(network.id):
+            if record.address == address:
+                return f"container {record.container_name}"
+        return f"network {network.name} itself"
+
+    def _free_address(self, record: EndpointRecord) -> None:
+        if record.address:
+            self._catalog.addresses(record.network_id).release(IPv4Address(record.address))
+
+    def _forget(self, record: EndpointRecord) -> None:
+        self._endpoints.remove(record)
+        self._free_address(record)
+
+    def _gateway_endpoint(
+        self, container_id: str, also: EndpointRecord | None = None
+    ) -> EndpointRecord | None:
+        """The endpoint that has the default route: highest priority, then first network name."""
+        records = [*self._endpoints.of_container(container_id), *([also] if also else [])]
+        return min(
+            (record for record in records if record.gateway),
+            key=lambda one: (-one.gw_priority, self._catalog.get(one.network_id).name),
+            default=None,
+        )
+
+    def _plug(self, network: NetworkRecord, record: EndpointRecord, winner: bool) -> None:
+        with self._sandboxes.inside(record.container_id) as inside:
+            path = self._sandboxes.path(record.container_id)
+            self._driver.plug(network, record, path, inside, default_route=winner)
+
+    def _set_default_route(self, record: EndpointRecord) -> None:
+        with self._sandboxes.inside(record.container_id) as inside:
+            inside.run(add_route(DEFAULT_ROUTE, gateway=IPv4Address(record.gateway)))
+
+    async def _hold_ports(
+        self, record: EndpointRecord, wanted: list[PortRequest], published: list[PublishedPort]
+    ) -> None:
+        for request in wanted:
+            try:
+                host_port = self._ports.acquire(request, record.container_id, record.container_name)
+            except PortInUse as error:
+                name = record.container_name
+                raise await self._worker.run(ports.taken_error, error, name, record.id) from error
+            published.append(
+                PublishedPort(
+                    protocol=request.protocol,
+                    host_address=request.host_address,
+                    host_port=host_port,
+                    address=record.address,
+                    port=request.port,
+                )
+            )
+
+    def _let_go(self, record: EndpointRecord, published: list[PublishedPort]) -> None:
+        for port in published:
+            self._ports.release(
+                port.protocol, port.host_address, port.host_port, record.container_id
+            )
+
+    def _store_ports(self, record: EndpointRecord, published: list[PublishedPort]) -> None:
+        record.ports = published
+        self._endpoints.save(record)
+
+    def _open_ports(
+        self, firewall: Firewall, record: EndpointRecord, published: list[PublishedPort]
+    ) -> None:
+        firewall.add_ports(published)
+        self._driver.allow_hairpin(record)
+        self._driver.forget_flows(published)
+
+    async def _close_ports(self, records: list[EndpointRecord]) -> None:
+        published = [port for record in records for port in record.ports]
+        try:
+            if published and self._firewall:
+                await self._worker.run(self._shut_ports, self._firewall, published)
+        finally:
+            for record in records:
+                self._let_go(record, record.ports)
+
+    def _shut_ports(self, firewall: Firewall, published: list[PublishedPort]) -> None:
+        firewall.remove_ports(published)
+        self._driver.forget_flows(published)
+
+    def _let_kernel_reap(self, container_id: str, records: list[EndpointRecord]) -> None:
+        for record in records:
+            self._driver.mute(record)
+        self._sandboxes.remove(container_id)
+
+
+def _asked_mac(settings: EndpointSettings) -> str:
+    """Empty for a MAC that an earlier start derived from the address it had then."""
+    earlier = settings.ip_address
+    if earlier and settings.mac_address == mac_of(IPv4Address(earlier)):
+        return ""
+    return _checked_mac(settings.mac_address)
+
+
+def _checked_mac(text: str) -> str:
+    parts = text.lower().replace("-", ":").split(":")
+    if not text:
+        return ""
+    valid = len(parts) == 6 and all(len(part) == 2 for part in parts)
+    try:
+        first = bytes.fromhex("".join(parts))[0]
+    except ValueError:
+        valid, first = False, 0
+    if not valid or first & 1:
+        raise InvalidParameter(
+            f"invalid MAC address {text!r}: use a unicast one, 02:42:ac:11:00:02"
+        )
+    return ":".join(parts)
+
+
+def _filled(
+    settings: EndpointSettings, network: NetworkRecord, record: EndpointRecord
+) -> EndpointSettings:
+    return EndpointSettings(
+        ipam_config=settings.ipam_config,
+        links=settings.links,
+        aliases=settings.aliases,
+        driver_opts=settings.driver_opts,
+        gw_priority=settings.gw_priority,
+        network_id=network.id,
+        endpoint_id=record.id,
+        gateway=record.gateway,
+        ip_address=record.address,
+        ip_prefix_len=record.prefix,
+        mac_address=record.mac,
+        dns_names=_dns_names(network, record),
+    )
+
+
+def _dns_names(network: NetworkRecord, record: EndpointRecord) -> list[str] | None:
+    """The names by which others on a user-defined network find the container."""
+    if network.driver != BRIDGE or network.name == BRIDGE:
+        return None
+    names = [record.container_name, *record.aliases, short(record.container_id)]
+    return list(dict.fromkeys(names))
+
+
+def bound_ports(records: list[EndpointRecord]) -> Mapping[str, list[dict[str, str]]]:
+    """`{"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}]}`, as inspect shows it."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for record in records:
+        for port in record.ports:
+            shown = {"HostIp": port.host_address, "HostPort": str(port.host_port)}
+            found.setdefault(f"{port.port}/{port.protocol}", []).append(shown)
+    return found

@@ -1,0 +1,241 @@
+"""/etc/hosts, /etc/hostname and /etc/resolv.conf of a container.
+
+    HOME/{hosts,hostname,resolv.conf}     bind-mounted into the container, so written in place
+
+Text is built by functions of its own; `EtcFiles` gathers what they need and puts it on the disk.
+Source: hosts(5), resolv.conf(5), systemd-resolved(8).
+"""
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final, Protocol
+
+from msgspec import Struct, field
+
+from teu.errors import InvalidParameter
+from teu.model.container import ContainerRecord
+from teu.model.network import HOST
+from teu.network.config import NetworkConfig
+from teu.sys.syscalls import os_errors
+
+HOST_GATEWAY: Final = "host-gateway"
+HOST_HOSTS: Final = Path("/etc/hosts")
+HOST_RESOLV: Final = Path("/etc/resolv.conf")
+# What systemd-resolved's stub at 127.0.0.53 forwards to; a container cannot reach the stub.
+RESOLVED_UPSTREAM: Final = Path("/run/systemd/resolve/resolv.conf")
+# Docker's choice when the host has no resolver that a container can reach.
+PUBLIC_RESOLVERS: Final = ("8.8.8.8", "8.8.4.4")
+_LOCALHOST: Final = (
+    "127.0.0.1\tlocalhost",
+    "::1\tlocalhost ip6-localhost ip6-loopback",
+    "fe00::\tip6-localnet",
+    "ff00::\tip6-mcastprefix",
+    "ff02::1\tip6-allnodes",
+    "ff02::2\tip6-allrouters",
+)
+_WORD: Final = re.compile(r"[^\s\x00-\x1f#]+")
+
+
+class Resolver(Struct, frozen=True, kw_only=True):
+    """What resolv.conf says."""
+
+    servers: Sequence[str] = ()
+    search: Sequence[str] = ()
+    options: Sequence[str] = ()
+
+
+class FileContents(Struct, frozen=True, kw_only=True):
+    hosts: str
+    hostname: str
+    resolv_conf: str
+
+
+class Naming(Struct, frozen=True, kw_only=True):
+    """`addresses` are the container's own; `extra_hosts` are parsed (name, address) pairs."""
+
+    hostname: str
+    domainname: str = ""
+    addresses: Sequence[str] = ()
+    extra_hosts: Sequence[tuple[str, str]] = ()
+    asked: Resolver = field(default_factory=Resolver)  # the container's own, else the daemon's
+    uses_host_network: bool = False
+
+
+class Gateways(Protocol):
+    def host_gateway(self) -> str:
+        """What `host-gateway` stands for, or empty."""
+        ...
+
+
+class EtcFiles:
+    """Writes the three files of a container whose endpoints are connected."""
+
+    def __init__(self, config: NetworkConfig, networks: Gateways) -> None:
+        self._config = config
+        self._networks = networks
+
+    def write(self, home: Path, record: ContainerRecord) -> None:
+        """Not for `container:X`, which has the files of X.
+
+        Raises: InvalidParameter (extra hosts, DNS options), SystemFailure.
+        """
+        host, config = record.host, self._config
+        gateway = self._networks.host_gateway()
+        naming = Naming(
+            hostname=record.config.hostname,
+            domainname=record.config.domainname,
+            addresses=[one.ip_address for one in record.networks.values() if one.ip_address],
+            extra_hosts=[parse_extra_host(one, gateway) for one in host.extra_hosts or []],
+            asked=checked_resolver(
+                host.dns or config.dns,
+                host.dns_search or config.dns_search,
+                host.dns_options or config.dns_options,
+            ),
+            uses_host_network=host.network_mode == HOST,
+        )
+        with os_errors(f"network files of container {record.name}"):
+            write(home, contents(naming))
+
+
+def parse_extra_host(text: str, host_gateway: str = "") -> tuple[str, str]:
+    """`db:10.0.0.5` or `gw:host-gateway` -> (name, address). Raises: InvalidParameter."""
+    name, colon, address = text.partition(":")
+    if not colon or not _WORD.fullmatch(name):
+        raise InvalidParameter(f"bad format for add-host: {text!r}; use NAME:ADDRESS")
+    if address == HOST_GATEWAY:
+        if not host_gateway:
+            raise InvalidParameter(
+                f"unable to derive the IP value for {HOST_GATEWAY}: there is no default bridge; "
+                "set host-gateway-ip in the daemon's configuration"
+            )
+        return name, host_gateway
+    try:
+        return name, str(ip_address(address.strip("[]")))
+    except ValueError as error:
+        raise InvalidParameter(f"invalid IP address in add-host: {address!r}") from error
+
+
+def checked_resolver(
+    servers: Iterable[str], search: Iterable[str], options: Iterable[str]
+) -> Resolver:
+    """Raises: InvalidParameter for what does not belong in resolv.conf."""
+    checked = []
+    for server in servers:
+        try:
+            checked.append(str(ip_address(server)))
+        except ValueError as error:
+            raise InvalidParameter(f"bad nameserver address: {server!r}") from error
+    for word in (*search, *options):
+        if not _WORD.fullmatch(word):
+            raise InvalidParameter(f"invalid DNS search domain or option {word!r}")
+    return Resolver(servers=checked, search=list(search), options=list(options))
+
+
+def contents(naming: Naming) -> FileContents:
+    """Reads the host's own files where they matter."""
+    full_name = f"{naming.hostname}.{naming.domainname}" if naming.domainname else naming.hostname
+    return FileContents(
+        hosts=_hosts(naming, full_name),
+        hostname=f"{full_name}\n",
+        resolv_conf=_resolv_conf(naming),
+    )
+
+
+def write(directory: Path, files: FileContents) -> None:
+    """Writes in place: the inodes are what running containers have mounted. Raises: OSError."""
+    for name, text in (
+        ("hosts", files.hosts),
+        ("hostname", files.hostname),
+        ("resolv.conf", files.resolv_conf),
+    ):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        file_fd = os.open(directory / name, flags, 0o644)
+        try:
+            os.write(file_fd, text.encode())
+        finally:
+            os.close(file_fd)
+
+
+def parse_resolv_conf(text: str) -> Resolver:
+    """The last `search` or `domain` counts, options add up."""
+    servers: list[str] = []
+    search: list[str] = []
+    options: list[str] = []
+    for line in text.splitlines():
+        words = re.split(r"[#;]", line, maxsplit=1)[0].split()
+        if len(words) < 2:
+            continue
+        if words[0] == "nameserver":
+            servers.append(words[1])
+        elif words[0] in ("search", "domain"):
+            search = words[1:]
+        elif words[0] == "options":
+            options += words[1:]
+    return Resolver(servers=servers, search=search, options=options)
+
+
+def host_resolver() -> Resolver:
+    """The host's resolvers that a container can reach; a local stub's upstreams in its place."""
+    found = parse_resolv_conf(_read(HOST_RESOLV))
+    if found.servers and all(map(_is_loopback, found.servers)):
+        upstream = parse_resolv_conf(_read(RESOLVED_UPSTREAM))
+        if any(not _is_loopback(server) for server in upstream.servers):
+            return upstream
+    return found
+
+
+def _hosts(naming: Naming, full_name: str) -> str:
+    extra = [f"{address}\t{name}" for name, address in naming.extra_hosts]
+    if naming.uses_host_network:
+        base = _read(HOST_HOSTS)
+        return "\n".join([base.rstrip("\n"), *extra, ""]) if extra else base
+    names = full_name if full_name == naming.hostname else f"{full_name} {naming.hostname}"
+    own = [f"{address}\t{names}" for address in naming.addresses]
+    return "\n".join([*_LOCALHOST, *extra, *own, ""])
+
+
+def _resolv_conf(naming: Naming) -> str:
+    asked = naming.asked
+    if naming.uses_host_network:
+        if not (asked.servers or asked.search or asked.options):
+            return _read(HOST_RESOLV)
+        host = parse_resolv_conf(_read(HOST_RESOLV))
+        reachable = list(host.servers)
+    else:
+        host = host_resolver()
+        reachable = [server for server in host.servers if _is_reachable(server)]
+    servers = asked.servers or reachable or PUBLIC_RESOLVERS
+    search = [domain for domain in asked.search or host.search if domain != "."]
+    options = asked.options or host.options
+    lines = [f"nameserver {server}" for server in servers]
+    if search:
+        lines.append("search " + " ".join(search))
+    if options:
+        lines.append("options " + " ".join(options))
+    return "\n".join([*lines, ""])
+
+
+def _is_loopback(server: str) -> bool:
+    try:
+        return ip_address(server.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_reachable(server: str) -> bool:
+    """From a container without IPv6."""
+    try:
+        address = ip_address(server)
+    except ValueError:
+        return False
+    return address.version == 4 and not address.is_loopback
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""

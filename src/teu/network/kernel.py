@@ -1,0 +1,120 @@
+"""The host's network: routes, MTU and sysctls, and the threads for calls that may block."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from teu.sys.netlink import Link, Netlink
+from teu.sys.netlink_socket import Request
+
+P = ParamSpec("P")
+T = TypeVar("T")
+DEFAULT_MTU = 1500
+_THREADS = 4
+_SYSCTL = Path("/proc/sys/net")
+log = logging.getLogger(__name__)
+
+
+class Worker:
+    """Runs blocking kernel calls in a few threads, so that the loop never waits for rtnl.
+
+    A cancelled caller still waits for the running call (milliseconds), then its CancelledError
+    goes on: so an undo step never runs beside the work that it undoes.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="network")
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        call = partial(work, *args, **kwargs)
+        future = asyncio.get_running_loop().run_in_executor(self._pool, call)
+        cancelled: asyncio.CancelledError | None = None
+        while not future.done():
+            try:
+                await asyncio.shield(future)
+            except asyncio.CancelledError as cancel:
+                cancelled = cancel
+            except BaseException:
+                break
+        if cancelled:
+            raise cancelled
+        return future.result()
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True)
+
+
+class HostLinks:
+    """The host namespace's route socket, shared by the worker's threads."""
+
+    def __init__(self) -> None:
+        self._netlink = Netlink()
+        self._lock = threading.Lock()
+
+    def run(self, *requests: Request) -> None:
+        with self._lock:
+            self._netlink.run(*requests)
+
+    def link(self, name: str) -> Link | None:
+        with self._lock:
+            return self._netlink.link(name)
+
+    def routed(self, ours: set[str]) -> list[IPv4Network]:
+        """What the host has a route to, apart from the links named `ours`."""
+        with self._lock:
+            routes = self._netlink.routes()
+            indexes = {link.index for link in self._netlink.links() if link.name in ours}
+        return [route.destination for route in routes if route.link_index not in indexes]
+
+    def addresses(self, link_index: int) -> list[str]:
+        """`172.17.0.1/16` of one link."""
+        with self._lock:
+            found = self._netlink.addresses()
+        return [str(one.interface) for one in found if one.link_index == link_index]
+
+    def own_addresses(self) -> set[IPv4Address]:
+        with self._lock:
+            return {one.interface.ip for one in self._netlink.addresses()}
+
+    def default_mtu(self) -> int:
+        """The MTU of the host's default route's link."""
+        with self._lock:
+            defaults = [one for one in self._netlink.routes() if not one.destination.prefixlen]
+            links = {link.index: link for link in self._netlink.links()}
+        best = min(defaults, key=lambda route: route.metric, default=None)
+        link = links.get(best.link_index) if best else None
+        return link.mtu if link else DEFAULT_MTU
+
+    def close(self) -> None:
+        self._netlink.close()
+
+
+def set_sysctl(name: str, value: str, why: str) -> bool:
+    """Sets `ipv4/ip_forward` and the like if it differs, and logs it; True if it was changed.
+
+    A key that this kernel does not have (IPv6 switched off) is left alone.
+    Raises: OSError (read-only /proc).
+    """
+    path = _SYSCTL / name
+    try:
+        if path.read_text().strip() == value:
+            return False
+    except FileNotFoundError:
+        return False
+    path.write_text(value)
+    log.info("set /proc/sys/net/%s to %s (%s)", name, value, why)
+    return True
+
+
+def read_sysctl(name: str) -> str:
+    """Empty when there is no such key."""
+    try:
+        return (_SYSCTL / name).read_text().strip()
+    except OSError:
+        return ""

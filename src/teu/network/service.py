@@ -1,0 +1,327 @@
+"""The networks of one daemon: what the containers' side calls.
+
+CNM: `open_sandbox` makes the container's namespace, `connect` puts an endpoint into it, `publish`
+opens host ports, `release` takes all of it back. Drivers: bridge, host, none.
+
+Crash: rows come first and go last; `start` writes bridges and rules anew from the rows, `restore`
+takes back what running containers hold, `reap` removes what belongs to nobody. Stopping or killing
+the daemon leaves links, namespaces and rules in place, so running containers keep their network.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from teu.errors import EngineError, SystemFailure
+from teu.ids import short
+from teu.model.config import EndpointSettings, PortBinding
+from teu.model.network import (
+    BRIDGE,
+    HOST,
+    NONE,
+    EndpointRecord,
+    NetworkCreate,
+    NetworkRecord,
+)
+from teu.network.bridge import OPTION_HOST_IP, BridgeDriver, firewall_rules
+from teu.network.catalog import Catalog
+from teu.network.config import NetworkConfig
+from teu.network.connector import Connector, bound_ports
+from teu.network.defaults import DefaultNetworks
+from teu.network.endpoints import EndpointTable
+from teu.network.errors import NetworkInUse, NotConnected, PredefinedNetwork
+from teu.network.firewall import Firewall
+from teu.network.kernel import HostLinks, Worker, read_sysctl, set_sysctl
+from teu.network.ports import ANY, parse_port_key, requested
+from teu.network.sandbox import Sandboxes
+from teu.store.db import Database
+from teu.store.networks import NetworkRepository
+from teu.sys.nft import Nft, TableWatch
+from teu.sys.syscalls import os_errors
+from teu.tx import Transaction
+
+__all__ = ["Live", "NetworkConfig", "NetworkService"]
+
+REPAIR_DELAY_S = 0.3  # longer than a script needs between "flush" and its own rules
+Live = tuple[str, str, str, dict[str, EndpointSettings], dict[str, list[dict[str, str]]]]
+log = logging.getLogger(__name__)
+
+
+class NetworkService:
+    """All methods run on the loop; what may block in the kernel runs in a few threads."""
+
+    def __init__(self, db: Database, exec_root: Path, config: NetworkConfig) -> None:
+        self._config = config
+        self._rows = NetworkRepository(db)
+        self._catalog = Catalog(config)
+        self._endpoints = EndpointTable(self._rows)
+        self._sandboxes = Sandboxes(exec_root)
+        self._router_mark = exec_root / "netns" / ".forwarding-was-off"
+        self._worker = Worker()
+        self._host = HostLinks()
+        self._driver = BridgeDriver(self._host, config.mtu)
+        self._nft = Nft() if config.iptables else None
+        self._firewall = Firewall(self._nft, config.bridge) if self._nft else None
+        self._connector = Connector(
+            self._catalog, self._endpoints, self._sandboxes, self._driver, self._firewall,
+            self._worker,
+        )  # fmt: skip
+        self._defaults = DefaultNetworks(
+            config, self._rows, self._catalog, self._endpoints, self._driver, self._host,
+            self._firewall,
+        )  # fmt: skip
+        self._changing = asyncio.Lock()  # creating and removing networks, one at a time
+        self._watch: TableWatch | None = None
+        self._repair: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Bridges, addresses, the few sysctls and the firewall table, as the rows say.
+
+        Idempotent; the network of running containers goes on meanwhile.
+        Raises: InvalidParameter (configuration), SystemFailure.
+        """
+        for record in self._rows.networks():
+            self._catalog.add(record)
+        self._endpoints.load({record.id for record in self._catalog.all()})
+        self._defaults.ensure()
+        for record in self._catalog.bridges():
+            await self._ensure_bridge(record)
+        for endpoint in self._endpoints.all():
+            self._connector.hold_address(endpoint)
+            network = self._catalog.get(endpoint.network_id)
+            await self._worker.run(self._driver.separate, network, endpoint)
+        await self._worker.run(self._enable_forwarding)
+        if self._firewall:
+            await self._worker.run(self._write_rules, self._firewall)
+            self._watch = TableWatch()
+            asyncio.get_running_loop().add_reader(self._watch.fileno(), self._rules_changed)
+
+    async def stop(self) -> None:
+        """Lets go of sockets and threads; kernel state stays, containers live on."""
+        await self._stop_watching()
+        self._connector.close()
+        self._worker.close()
+        self._sandboxes.close()
+        self._host.close()
+        if self._nft:
+            self._nft.close()
+
+    def get(self, ref: str) -> NetworkRecord:
+        """By id, name or the start of an id. Raises: NoSuchNetwork, AmbiguousNetwork."""
+        return self._catalog.get(ref)
+
+    def all(self) -> list[NetworkRecord]:
+        return self._catalog.all()
+
+    def endpoints(self, network_id: str) -> list[EndpointRecord]:
+        """Who is plugged into the network now."""
+        return self._endpoints.of_network(network_id)
+
+    async def create(self, request: NetworkCreate) -> NetworkRecord:
+        """A user-defined bridge network, ready for endpoints; all or nothing.
+
+        Raises: NetworkNameTaken, InvalidParameter, NotImplementedYet, SubnetTaken,
+        PoolsExhausted, PredefinedNetwork, SystemFailure.
+        """
+        async with self._changing, Transaction("create network", request.name) as tx:
+            routed = await self._worker.run(self._host.routed, self._catalog.links())
+            record = self._catalog.plan(request, routed)
+            link = record.link
+            record.link_is_ours = await self._worker.run(self._host.link, link) is None
+            tx.on_rollback("row", lambda: self._rows.remove_network(record.id))
+            tx.on_rollback("bridge", lambda: self._worker.run(self._driver.remove, record))
+            self._rows.save_network(record)
+            await self._worker.run(self._driver.ensure, record)
+            if firewall := self._firewall:
+                tx.on_rollback("rules", lambda: self._worker.run(firewall.remove_bridge, link))
+                await self._worker.run(firewall.add_bridge, firewall_rules(record))
+            self._catalog.add(record)
+            tx.commit()
+        return record
+
+    async def remove(self, ref: str) -> None:
+        """Raises: NoSuchNetwork, NetworkInUse, PredefinedNetwork, SystemFailure."""
+        async with self._changing:
+            record = self.get(ref)
+            if record.name in (BRIDGE, HOST, NONE):
+                raise PredefinedNetwork(record.name)
+            if held := self.endpoints(record.id):
+                raise NetworkInUse(record.name, [(one.container_name, one.id) for one in held])
+            async with Transaction("remove network", record.name) as tx:
+                tx.on_rollback("catalog", lambda: self._catalog.add(record))
+                self._catalog.drop(record)  # from here on nobody can connect
+                if firewall := self._firewall:
+                    await self._worker.run(firewall.remove_bridge, record.link)
+                await self._worker.run(self._driver.remove, record)
+                self._rows.remove_network(record.id)
+                tx.commit()
+
+    async def open_sandbox(self, container_id: str) -> str:
+        """The path of a fresh network namespace with its loopback up (about 0.7 ms).
+
+        Raises: SystemFailure. Cancel: safe; the namespace is removed again.
+        """
+        async with Transaction("open sandbox", short(container_id)) as tx:
+            tx.on_rollback(
+                "sandbox", lambda: self._worker.run(self._sandboxes.remove, container_id)
+            )
+            with os_errors(f"network namespace of {short(container_id)}"):
+                path = await self._worker.run(self._sandboxes.create, container_id)
+            tx.commit()
+        return str(path)
+
+    async def connect(
+        self,
+        container_id: str,
+        name: str,
+        sandbox: str,
+        network: str,
+        settings: EndpointSettings,
+    ) -> EndpointSettings:
+        """Plugs the container in: address allocated, stored, link up in the sandbox (about 1 ms).
+
+        Args: name: the container's. sandbox: from `open_sandbox`, empty on network `host`.
+        Returns: the settings with ids, address, prefix, gateway and MAC filled in.
+        Raises: NoSuchNetwork, AlreadyConnected, NoFreeAddress, AddressInUse, InvalidParameter,
+        SystemFailure. Cancel and failure: nothing is left.
+        """
+        record = self.get(network)
+        return await self._connector.connect(container_id, name, record, settings)
+
+    async def publish(
+        self,
+        container_id: str,
+        name: str,
+        network: str,
+        bindings: dict[str, list[PortBinding] | None] | None,
+        exposed: Iterable[str] = (),
+        publish_all: bool = False,
+    ) -> dict[str, list[dict[str, str]]]:
+        """Opens host ports for the container's endpoint on `network`; all or nothing.
+
+        Returns: `{"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}], "81/tcp": []}`: ports
+        that are only exposed have an empty list (inspect shows null).
+        Raises: PortTaken (names the holder), InvalidParameter, NotConnected, SystemFailure.
+        """
+        record = self.get(network)
+        shown: dict[str, list[dict[str, str]]] = {}
+        for key in (*exposed, *(bindings or {})):
+            port, protocol = parse_port_key(key)
+            shown[f"{port}/{protocol}"] = []
+        if record.driver != BRIDGE:
+            return {}
+        if record.internal:
+            return shown
+        address = record.options.get(OPTION_HOST_IP) or self._config.default_host_ip or ANY
+        wanted = requested(bindings, exposed, publish_all=publish_all, default_address=address)
+        endpoint = self._endpoints.find(container_id, record.id)
+        if endpoint is None:
+            raise NotConnected(name, record.name)
+        await self._connector.publish(endpoint, wanted)
+        return shown | dict(bound_ports([endpoint]))
+
+    async def disconnect(self, container_id: str, network: str, sandbox: str) -> None:
+        """Unplugs a container from one network; its ports there close.
+
+        Raises: NoSuchNetwork, NotConnected, SystemFailure.
+        """
+        await self._connector.disconnect(container_id, self.get(network))
+
+    async def release(self, container_id: str, sandbox: str = "") -> None:
+        """All endpoints, ports, rules and the sandbox; idempotent, accepts "never existed".
+
+        Raises: SystemFailure; the rows are kept then, so that calling it again goes on.
+        """
+        with os_errors(f"network of container {short(container_id)}"):
+            await self._connector.release(container_id)
+
+    def host_gateway(self) -> str:
+        """The address that `host-gateway` stands for in extra hosts; empty if there is none."""
+        if self._config.host_gateway_ip:
+            return self._config.host_gateway_ip
+        default = self._catalog.find(BRIDGE)
+        return default.pools[0].gateway if default else ""
+
+    async def restore(self, live: Iterable[Live]) -> None:
+        """After `start`: takes back addresses and ports of containers that ran on meanwhile."""
+        for container_id, name, _sandbox, _networks, _ports in live:
+            for endpoint in self._endpoints.of_container(container_id):
+                endpoint.container_name = name
+                self._connector.restore(endpoint)
+
+    async def reap(self, live_ids: set[str]) -> None:
+        """Removes endpoints, ports, rules and sandboxes of everyone but `live_ids`."""
+        known = {*self._endpoints.containers(), *self._sandboxes.existing()}
+        for container_id in sorted(known - live_ids - {self._router_mark.name}):
+            try:
+                await self.release(container_id)
+            except EngineError:
+                log.exception("the network of container %s cannot be removed", container_id)
+
+    async def destroy(self) -> None:
+        """Removes everything this service ever made in the kernel, and its rows."""
+        await self._stop_watching()
+        await self.reap(set())
+        if self._firewall:
+            await self._worker.run(self._firewall.destroy)
+        for record in self._catalog.bridges():
+            await self._worker.run(self._driver.remove, record)
+        for record in self.all():
+            self._rows.remove_network(record.id)
+            self._catalog.drop(record)
+        self._router_mark.unlink(missing_ok=True)
+
+    async def _ensure_bridge(self, record: NetworkRecord) -> None:
+        try:
+            idle = not self.endpoints(record.id)
+            await self._worker.run(self._driver.ensure, record, idle=idle)
+        except SystemFailure:
+            if record.name == BRIDGE:
+                raise
+            log.exception("network %s is not usable until this is repaired", record.name)
+
+    def _enable_forwarding(self) -> None:
+        """Forwarding must be on; if it was off, what is not ours stays unforwarded as before."""
+        with os_errors("IPv4 forwarding"):
+            if self._config.ip_forward and read_sysctl("ipv4/ip_forward") == "0":
+                self._router_mark.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+                self._router_mark.touch()
+                set_sysctl("ipv4/ip_forward", "1", "containers reach the outside")
+            if self._firewall:
+                self._firewall.blocks_foreign_forwarding = self._router_mark.exists()
+
+    def _rules_changed(self) -> None:
+        """Somebody deleted something of our table (or we did): looks after it in a moment."""
+        if self._watch is None or self._firewall is None:
+            return
+        lost = self._watch.lost_something(self._firewall.name)
+        if lost and (self._repair is None or self._repair.done()):
+            self._repair = asyncio.create_task(self._repair_rules(self._firewall), name="repair")
+
+    async def _repair_rules(self, firewall: Firewall) -> None:
+        await asyncio.sleep(REPAIR_DELAY_S)
+        try:
+            await self._worker.run(firewall.repair)
+        except EngineError:
+            log.exception("the firewall table cannot be repaired")
+
+    async def _stop_watching(self) -> None:
+        if self._watch:
+            asyncio.get_running_loop().remove_reader(self._watch.fileno())
+            self._watch.close()
+            self._watch = None
+        if self._repair:
+            self._repair.cancel()
+            await asyncio.gather(self._repair, return_exceptions=True)
+
+    def _write_rules(self, firewall: Firewall) -> None:
+        rules = [firewall_rules(record) for record in self._catalog.bridges()]
+        firewall.apply(rules, self._endpoints.ports())
+        if dropper := firewall.foreign_forward_drop():
+            bridges = " ".join(rule.link for rule in rules)
+            log.warning(
+                "nftables chain %s drops forwarded packets by default, also those of containers; "
+                "allow the bridges there (%s), for Docker's rules: iptables -I DOCKER-USER -i "
+                "BRIDGE -j ACCEPT; iptables -I DOCKER-USER -o BRIDGE -j ACCEPT", dropper, bridges,
+            )  # fmt: skip

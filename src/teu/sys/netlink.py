@@ -1,0 +1,298 @@
+"""rtnetlink: links, addresses and routes by messages of our own, many in one send.
+
+    with Netlink() as kernel:
+        kernel.run(create_bridge("teu0", mtu=1500), set_link("teu0", up=True))
+
+Each function here makes one request; `Netlink.run` sends them (see `netlink_socket`).
+
+Deleting a veth pair blocks for an RCU grace period (16 ms here) and holds the kernel's rtnl lock
+meanwhile; closing the namespace that holds its peer reaps it for nothing.
+
+Source: rtnetlink(7), linux/{if_link,if_addr,rtnetlink,veth,if_bridge}.h.
+"""
+
+import errno
+import socket
+import struct
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from typing import Final
+
+from msgspec import Struct
+
+from teu.sys.netlink_socket import (
+    CREATE,
+    EXCLUSIVE,
+    REPLACE,
+    NetlinkSocket,
+    Request,
+    attribute,
+    attributes,
+    nested,
+)
+
+_NEWLINK, _DELLINK, _GETLINK, _SETLINK = 16, 17, 18, 19
+_NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
+_NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
+
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 4, 10, 18
+_IFLA_PROTINFO, _IFLA_NET_NS_FD, _IFLA_AF_SPEC = 12, 28, 26
+_INFO_KIND, _INFO_DATA, _VETH_PEER, _INET6_ADDR_GEN_MODE = 1, 2, 1, 8
+_PORT_STATE, _PORT_HAIRPIN, _PORT_FLUSH, _PORT_ISOLATED = 1, 4, 24, 33
+_BR_FORWARD_DELAY = 1
+_IFF_UP: Final = 0x1
+_IN6_ADDR_GEN_NONE: Final = 1
+
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_TABLE = 1, 4, 5, 6, 15
+_TABLE_MAIN, _TABLE_LOCAL = 254, 255
+_PROTO_BOOT, _SCOPE_UNIVERSE, _SCOPE_LINK, _TYPE_UNICAST = 3, 0, 253, 1
+
+_LINK = struct.Struct("=BxHiII")
+_ADDRESS = struct.Struct("=BBBBi")
+_ROUTE = struct.Struct("=BBBBBBBBI")
+
+
+class Link(Struct, frozen=True):
+    """A network interface. `kind` is the driver's word (`bridge`, `veth`) or empty."""
+
+    index: int
+    name: str
+    kind: str
+    mac: str
+    mtu: int
+    up: bool
+    master: int
+
+
+class Address(Struct, frozen=True):
+    link_index: int
+    interface: IPv4Interface
+
+
+class Route(Struct, frozen=True):
+    """`gateway` is None for directly connected networks; the default route is `0.0.0.0/0`."""
+
+    destination: IPv4Network
+    gateway: IPv4Address | None
+    link_index: int
+    table: int
+    metric: int
+
+
+def create_bridge(name: str, *, mac: str, mtu: int) -> Request:
+    """A bridge without spanning tree. The MAC is fixed: udev and ports do not change it."""
+    data = attribute(_BR_FORWARD_DELAY, struct.pack("=I", 0))
+    body = _link_message(0, name=name, mac=mac, mtu=mtu) + _link_info("bridge", data)
+    return Request(_NEWLINK, CREATE | EXCLUSIVE, body, f"create bridge {name}")
+
+
+def create_veth(
+    name: str, *, mac: str, mtu: int, master: int, peer: str, peer_mac: str, netns_fd: int
+) -> Request:
+    """A veth pair: `name` here with its master set, `peer` in the other namespace; both down."""
+    inside = _link_message(0, name=peer, mac=peer_mac, mtu=mtu)
+    inside += attribute(_IFLA_NET_NS_FD, struct.pack("=I", netns_fd))
+    body = _link_message(0, name=name, mac=mac, mtu=mtu, master=master)
+    body += _link_info("veth", attribute(_VETH_PEER, inside))
+    return Request(_NEWLINK, CREATE | EXCLUSIVE, body, f"create veth pair {name} for {peer}")
+
+
+def set_link(
+    link: str | int,
+    *,
+    up: bool | None = None,
+    mac: str = "",
+    mtu: int = 0,
+    master: int | None = None,
+    new_name: str = "",
+) -> Request:
+    """Changes what is given. A name is found by the kernel, which needs an index to rename."""
+    index, name = (link, new_name) if isinstance(link, int) else (0, link)
+    body = _link_message(index, name=name, mac=mac, mtu=mtu, master=master, up=up)
+    return Request(_NEWLINK, 0, body, f"change link {link}")
+
+
+def without_ipv6_autoconf(name: str) -> Request:
+    """No link-local IPv6 address (and so no duplicate detection traffic) on a host-side link."""
+    mode = attribute(_INET6_ADDR_GEN_MODE, struct.pack("=B", _IN6_ADDR_GEN_NONE))
+    spec = nested(_IFLA_AF_SPEC, nested(socket.AF_INET6, mode))
+    tolerate = (errno.EAFNOSUPPORT, errno.EINVAL, errno.EOPNOTSUPP)
+    return Request(
+        _NEWLINK, 0, _link_message(0, name=name) + spec, f"set IPv6 mode of {name}", tolerate
+    )
+
+
+def set_bridge_port(
+    index: int,
+    *,
+    hairpin: bool | None = None,
+    isolated: bool | None = None,
+    disabled: bool = False,
+) -> Request:
+    """Flags of a bridge's port. `disabled` also makes the bridge forget the MACs behind it."""
+    flags = b""
+    if hairpin is not None:
+        flags += attribute(_PORT_HAIRPIN, struct.pack("=B", hairpin))
+    if isolated is not None:
+        flags += attribute(_PORT_ISOLATED, struct.pack("=B", isolated))
+    if disabled:
+        flags += attribute(_PORT_STATE, struct.pack("=B", 0)) + attribute(_PORT_FLUSH, b"")
+    body = _LINK.pack(socket.AF_BRIDGE, 0, index, 0, 0) + nested(_IFLA_PROTINFO, flags)
+    tolerate = (errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP) if disabled else ()
+    return Request(_SETLINK, 0, body, f"set bridge port {index}", tolerate)
+
+
+def delete_link(name: str) -> Request:
+    """Blocks for a grace period; accepts "already gone"."""
+    return Request(_DELLINK, 0, _link_message(0, name=name), f"delete link {name}", (errno.ENODEV,))
+
+
+def add_address(link_index: int, interface: IPv4Interface) -> Request:
+    """Accepts "already there"."""
+    return Request(
+        _NEWADDR,
+        CREATE | REPLACE,
+        _address_message(link_index, interface),
+        f"add address {interface}",
+        (errno.EEXIST,),
+    )
+
+
+def delete_address(link_index: int, interface: IPv4Interface) -> Request:
+    body = _address_message(link_index, interface)
+    return Request(_DELADDR, 0, body, f"delete address {interface}", (errno.EADDRNOTAVAIL,))
+
+
+def add_route(
+    destination: IPv4Network, *, gateway: IPv4Address | None = None, link_index: int = 0
+) -> Request:
+    """A route in the main table, replacing one to the same destination."""
+    body = _route_message(destination, gateway, link_index)
+    return Request(_NEWROUTE, CREATE | REPLACE, body, f"add route {destination} via {gateway}")
+
+
+def delete_route(destination: IPv4Network) -> Request:
+    """Accepts "already gone"."""
+    body = _route_message(destination, None, 0)
+    return Request(_DELROUTE, 0, body, f"delete route {destination}", (errno.ESRCH,))
+
+
+class Netlink(NetlinkSocket):
+    """A route socket of the calling thread's network namespace."""
+
+    def __init__(self) -> None:
+        super().__init__(socket.NETLINK_ROUTE)
+
+    def links(self) -> list[Link]:
+        body = _LINK.pack(0, 0, 0, 0, 0)
+        return [_parse_link(payload) for payload in self.dump(_GETLINK, body, "list links")]
+
+    def link(self, name: str) -> Link | None:
+        """The link of that name, None if there is none."""
+        request = Request(_GETLINK, 0, _link_message(0, name=name), f"find link {name}")
+        found = self.get(request, _NEWLINK)
+        return _parse_link(found) if found else None
+
+    def addresses(self) -> list[Address]:
+        """All IPv4 addresses."""
+        body = _ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0)
+        return [_parse_address(data) for data in self.dump(_GETADDR, body, "list addresses")]
+
+    def routes(self) -> list[Route]:
+        """All IPv4 unicast routes of every table but the kernel's own `local`."""
+        body = _ROUTE.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)
+        found = (_parse_route(data) for data in self.dump(_GETROUTE, body, "list routes"))
+        return [route for route in found if route is not None]
+
+
+def _link_info(kind: str, data: bytes) -> bytes:
+    return nested(_IFLA_LINKINFO, attribute(_INFO_KIND, kind.encode()) + nested(_INFO_DATA, data))
+
+
+def _link_message(
+    index: int,
+    *,
+    name: str = "",
+    mac: str = "",
+    mtu: int = 0,
+    master: int | None = None,
+    up: bool | None = None,
+) -> bytes:
+    change = 0 if up is None else _IFF_UP
+    message = _LINK.pack(socket.AF_UNSPEC, 0, index, _IFF_UP if up else 0, change)
+    if name:
+        message += attribute(_IFLA_IFNAME, name.encode() + b"\0")
+    if mac:
+        message += attribute(_IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
+    if mtu:
+        message += attribute(_IFLA_MTU, struct.pack("=I", mtu))
+    if master is not None:
+        message += attribute(_IFLA_MASTER, struct.pack("=I", master))
+    return message
+
+
+def _address_message(link_index: int, interface: IPv4Interface) -> bytes:
+    packed, network = interface.ip.packed, interface.network
+    message = _ADDRESS.pack(socket.AF_INET, network.prefixlen, 0, 0, link_index)
+    message += attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed)
+    if network.prefixlen < 31:
+        message += attribute(_IFA_BROADCAST, network.broadcast_address.packed)
+    return message
+
+
+def _route_message(destination: IPv4Network, gateway: IPv4Address | None, link_index: int) -> bytes:
+    scope = _SCOPE_UNIVERSE if gateway or not link_index else _SCOPE_LINK
+    message = _ROUTE.pack(
+        socket.AF_INET, destination.prefixlen, 0, 0, _TABLE_MAIN, _PROTO_BOOT, scope,
+        _TYPE_UNICAST, 0,
+    )  # fmt: skip
+    if destination.prefixlen:
+        message += attribute(_RTA_DST, destination.network_address.packed)
+    if gateway:
+        message += attribute(_RTA_GATEWAY, gateway.packed)
+    if link_index:
+        message += attribute(_RTA_OIF, struct.pack("=I", link_index))
+    return message
+
+
+def _number(attributes: dict[int, bytes], kind: int) -> int:
+    value = attributes.get(kind)
+    return int(struct.unpack("=I", value)[0]) if value else 0
+
+
+def _parse_link(payload: bytes) -> Link:
+    _family, _type, index, flags, _change = _LINK.unpack_from(payload)
+    found = attributes(payload, _LINK.size)
+    info = attributes(found.get(_IFLA_LINKINFO, b""), 0)
+    return Link(
+        index=index,
+        name=found[_IFLA_IFNAME].rstrip(b"\0").decode(),
+        kind=info.get(_INFO_KIND, b"").rstrip(b"\0").decode(),
+        mac=found.get(_IFLA_ADDRESS, b"").hex(":"),
+        mtu=_number(found, _IFLA_MTU),
+        up=bool(flags & _IFF_UP),
+        master=_number(found, _IFLA_MASTER),
+    )
+
+
+def _parse_address(payload: bytes) -> Address:
+    _family, prefix, _flags, _scope, index = _ADDRESS.unpack_from(payload)
+    found = attributes(payload, _ADDRESS.size)
+    packed = found.get(_IFA_LOCAL) or found[_IFA_ADDRESS]
+    return Address(link_index=index, interface=IPv4Interface((packed, prefix)))
+
+
+def _parse_route(payload: bytes) -> Route | None:
+    _family, prefix, _src, _tos, table, _proto, _scope, kind, _flags = _ROUTE.unpack_from(payload)
+    found = attributes(payload, _ROUTE.size)
+    table = _number(found, _RTA_TABLE) or table
+    if kind != _TYPE_UNICAST or table == _TABLE_LOCAL:
+        return None
+    gateway = found.get(_RTA_GATEWAY)
+    return Route(
+        destination=IPv4Network((found.get(_RTA_DST, bytes(4)), prefix)),
+        gateway=IPv4Address(gateway) if gateway else None,
+        link_index=_number(found, _RTA_OIF),
+        table=table,
+        metric=_number(found, _RTA_PRIORITY),
+    )

@@ -1,0 +1,227 @@
+"""What the engine says of itself and its host: version, info, disk usage."""
+
+import asyncio
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from teu import __version__, clock
+from teu.container.containers import Containers
+from teu.container.looks import Looks
+from teu.container.services import Services
+from teu.model.container import Status
+from teu.runtime.service import RuntimeService
+
+API_VERSION = "1.51"
+MIN_API_VERSION = "1.24"
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """Facts that the composition root knows."""
+
+    engine_id: str
+    data_root: Path
+    labels: list[str]
+    debug: bool
+    insecure_registries: list[str]
+    mirrors: list[str]
+    log_driver: str
+    runtimes: dict[str, str]  # name -> path
+    default_runtime: str
+    init_path: str
+    address_pools: list[tuple[str, int]]
+    warnings: list[str] = field(default_factory=list)
+
+
+class System:
+    """`about` is called for each answer, as a reload changes it."""
+
+    def __init__(self, services: Services, looks: Looks, about: Callable[[], About]) -> None:
+        self._services = services
+        self._looks = looks
+        self._about = about
+
+    def version(self) -> dict[str, Any]:
+        """`GET /version`."""
+        facts = {
+            "ApiVersion": API_VERSION,
+            "Arch": architecture(),
+            "BuildTime": "",
+            "Experimental": "false",
+            "GitCommit": "",
+            "GoVersion": "",
+            "KernelVersion": platform.release(),
+            "MinAPIVersion": MIN_API_VERSION,
+            "Os": "linux",
+        }
+        runtime = self._services.runtime
+        return {
+            "Platform": {"Name": "teu"},
+            "Version": __version__,
+            "ApiVersion": API_VERSION,
+            "MinAPIVersion": MIN_API_VERSION,
+            "Os": "linux",
+            "Arch": architecture(),
+            "KernelVersion": platform.release(),
+            "GitCommit": "",
+            "GoVersion": f"python{platform.python_version()}",
+            "BuildTime": "",
+            "Components": [
+                {"Name": "Engine", "Version": __version__, "Details": facts},
+                {
+                    "Name": runtime.default_runtime,
+                    "Version": runtime.version(),
+                    "Details": {"GitCommit": ""},
+                },
+            ],
+        }
+
+    def info(self) -> dict[str, Any]:
+        """`GET /info`: first what clients read to decide, then the rest Docker also tells."""
+        about = self._about()
+        return {
+            "ID": about.engine_id,
+            **self._counts(),
+            **_host_facts(),
+            **_cgroup_facts(self._services.runtime),
+            "Driver": "overlay2",
+            "DriverStatus": [["Backing Filesystem", "extfs"], ["Native Overlay Diff", "true"]],
+            "DockerRootDir": str(about.data_root),
+            "Debug": about.debug,
+            "Labels": about.labels,
+            "ServerVersion": __version__,
+            "LoggingDriver": about.log_driver,
+            "Plugins": {
+                "Volume": ["local"],
+                "Network": ["bridge", "host", "null"],
+                "Authorization": None,
+                "Log": ["json-file", "local", "none"],
+            },
+            "RegistryConfig": _registry_config(about),
+            "Runtimes": {name: {"path": path} for name, path in about.runtimes.items()},
+            "DefaultRuntime": about.default_runtime,
+            "InitBinary": os.path.basename(about.init_path),
+            "SecurityOptions": self._services.runtime.security_options(),
+            "DefaultAddressPools": [{"Base": b, "Size": s} for b, s in about.address_pools],
+            "Swarm": {
+                "NodeID": "",
+                "NodeAddr": "",
+                "LocalNodeState": "inactive",
+                "ControlAvailable": False,
+                "Error": "",
+                "RemoteManagers": None,
+            },
+            "LiveRestoreEnabled": True,
+            "ExperimentalBuild": False,
+            "IndexServerAddress": "https://index.docker.io/v1/",
+            "Isolation": "",
+            "HttpProxy": os.environ.get("HTTP_PROXY", ""),
+            "HttpsProxy": os.environ.get("HTTPS_PROXY", ""),
+            "NoProxy": os.environ.get("NO_PROXY", ""),
+            "GenericResources": None,
+            "ContainerdCommit": {"ID": ""},
+            "RuncCommit": {"ID": ""},
+            "InitCommit": {"ID": ""},
+            "Warnings": about.warnings or None,
+        }
+
+    def _counts(self) -> dict[str, int]:
+        containers = self._services.containers
+        return {
+            "Containers": len(containers),
+            "ContainersRunning": len(containers.in_status(Status.RUNNING, Status.RESTARTING)),
+            "ContainersPaused": len(containers.in_status(Status.PAUSED)),
+            "ContainersStopped": _stopped(containers),
+            "Images": self._services.images.count(),
+        }
+
+    async def disk_usage(self) -> dict[str, Any]:
+        """`GET /system/df`, without the shapes of containers and images (the routes add them)."""
+        sizes = {}
+        for container in self._services.containers:
+            sizes[container.id] = await self._looks.sizes(container)
+        volumes = {}
+        for volume in self._services.volumes.all():
+            volumes[volume.name] = await self._services.volumes.size(volume.name)
+        layers = await asyncio.to_thread(self._services.images.layers_size)
+        return {"containers": sizes, "volumes": volumes, "layers": layers}
+
+
+def architecture() -> str:
+    """Go's name of this machine's architecture."""
+    names = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
+    return names.get(platform.machine(), platform.machine())
+
+
+def _stopped(containers: Containers) -> int:
+    return len(containers) - len(
+        containers.in_status(Status.RUNNING, Status.PAUSED, Status.RESTARTING)
+    )
+
+
+def _host_facts() -> dict[str, Any]:
+    release = platform.freedesktop_os_release() if os.path.exists("/etc/os-release") else {}
+    return {
+        "Name": platform.node(),
+        "KernelVersion": platform.release(),
+        "OperatingSystem": release.get("PRETTY_NAME", "Linux"),
+        "OSVersion": release.get("VERSION_ID", ""),
+        "OSType": "linux",
+        "Architecture": platform.machine(),
+        "NCPU": os.cpu_count() or 1,
+        "MemTotal": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "SystemTime": clock.format_ns(clock.now_ns()),
+        "NFd": len(os.listdir("/proc/self/fd")),
+        "NGoroutines": len(asyncio.all_tasks()),
+        "NEventsListener": 0,
+        "IPv4Forwarding": _is_on("/proc/sys/net/ipv4/ip_forward"),
+        "BridgeNfIptables": False,
+        "BridgeNfIp6tables": False,
+    }
+
+
+def _cgroup_facts(runtime: RuntimeService) -> dict[str, Any]:
+    facts = runtime.facts
+    return {
+        "CgroupDriver": "cgroupfs",
+        "CgroupVersion": "2" if runtime.cgroups.unified else "1",
+        "MemoryLimit": facts.memory,
+        "SwapLimit": facts.swap,
+        "CpuCfsPeriod": facts.cpu_quota,
+        "CpuCfsQuota": facts.cpu_quota,
+        "CPUShares": facts.cpu_shares,
+        "CPUSet": facts.cpuset,
+        "PidsLimit": facts.pids,
+        "OomKillDisable": facts.oom_kill_disable,
+    }
+
+
+def _registry_config(about: About) -> dict[str, Any]:
+    insecure = [r for r in about.insecure_registries if "/" not in r]
+    return {
+        "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"],
+        "IndexConfigs": {
+            "docker.io": {
+                "Name": "docker.io",
+                "Mirrors": about.mirrors,
+                "Secure": True,
+                "Official": True,
+            },
+            **{
+                name: {"Name": name, "Mirrors": [], "Secure": False, "Official": False}
+                for name in insecure
+            },
+        },
+        "Mirrors": about.mirrors,
+    }
+
+
+def _is_on(path: str) -> bool:
+    try:
+        return Path(path).read_text().strip() == "1"
+    except OSError:
+        return False
