@@ -169,11 +169,11 @@ class Options:
         else:
             self._values[name] = value
 
-    def newer_than(self, version: str) -> list[str]:
-        """Names of given flags that an API of `version` does not know."""
+    def newer_than(self, version: str) -> list[tuple[str, str]]:
+        """Given flags that an API of `version` does not know: (name, first version with it)."""
         wanted = [int(part) for part in version.split(".")]
         return [
-            name
+            (name, since)
             for name in self._values
             if (since := self._flags[name].since)
             and [int(part) for part in since.split(".")] > wanted

@@ -150,6 +150,7 @@ def _run_command(session: Session, row: Row, words: list[str]) -> int:
         raise _usage_failure(session.path, command.usage_line(session.path), str(error)) from None
     if problem := arity_problem(session.path, command, len(arguments)):
         raise Failure(f"{session.program}: {problem}")
+    session.options = parser.options
     return command.run(session, parser.options, arguments)
 
 
