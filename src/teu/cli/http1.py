@@ -114,6 +114,10 @@ class Connection:
             self.fill()
         self.position += size
 
+    def is_drained(self) -> bool:
+        """True when all that has been read was taken."""
+        return self.position == len(self.data)
+
     def is_alive(self) -> bool:
         """False when the peer closed the idle connection (or sent something unasked)."""
         try:

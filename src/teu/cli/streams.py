@@ -47,25 +47,30 @@ class Stream:
         """Sends what `descriptor` says from now on, and its end as a half-close."""
         _thread.start_new_thread(self._send_input, (descriptor,))
 
-    def copy_output(self, write: Callable[[int, bytes], None] = write_all) -> None:
+    def copy_output(self, wait_readable: Callable[[int], None]) -> None:
         """Writes the output to descriptors 1 and 2 until the daemon closes the stream.
+
+        wait_readable: blocks until a descriptor has data (see `signals.Wakeup`).
 
         Raises: Detached, BrokenPipeError (nobody reads our output), Failure (see frames).
         """
-        feed = Demultiplexer(write).feed
-        if self._raw:
-            feed = lambda data: write(1, data)  # noqa: E731
+        feed = _write_raw if self._raw else Demultiplexer(write_all).feed
         if self._early:
             feed(self._early)
-        receive = self._sock.recv
-        try:
-            while data := receive(RECEIVE_SIZE):
-                feed(data)
-        except ConnectionResetError:
-            pass
-        finally:
-            if self._detached:
-                raise Detached
+        while data := self._receive(wait_readable):
+            feed(data)
+        if self._detached:
+            raise Detached
+
+    def _receive(self, wait_readable: Callable[[int], None]) -> bytes:
+        """The next output; b"" at its end."""
+        while True:
+            try:
+                return self._sock.recv(RECEIVE_SIZE, _socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                wait_readable(self._sock.fileno())
+            except ConnectionResetError:
+                return b""
 
     def close(self) -> None:
         self._sock.close()
@@ -98,6 +103,10 @@ class Stream:
             self._sock.shutdown(_socket.SHUT_RDWR)
         except OSError:
             pass
+
+
+def _write_raw(data: bytes) -> None:
+    write_all(1, data)
 
 
 def _read(descriptor: int) -> bytes:
