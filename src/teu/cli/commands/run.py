@@ -29,21 +29,27 @@ def run(session: Session, options: Options, words: list[str]) -> int:
         return _run_attached(session, options, words)
     except ConflictingOptions as conflict:
         raise Failure(str(conflict)) from None
-    except (Failure, ValueError) as error:
-        raise _with_hint(session, str(error)) from error
+    except ValueError as error:
+        raise _with_hint(session, str(error), ENGINE_STATUS) from error
+    except Failure as failure:
+        raise _with_hint(session, str(failure), _status_of(str(failure))) from failure
 
 
 class ConflictingOptions(ValueError):
     """Options that exclude each other; reported without the hint to --help."""
 
 
-def _with_hint(session: Session, message: str) -> Failure:
-    """Docker's form of a failed run, with the exit status that its text stands for."""
-    status = ENGINE_STATUS
+def _status_of(message: str) -> int:
+    """The exit status that the text of a failed run stands for."""
     if any(text in message for text in _NOT_FOUND):
-        status = NOT_FOUND_STATUS
-    elif any(text in message for text in _NOT_EXECUTABLE):
-        status = NOT_EXECUTABLE_STATUS
+        return NOT_FOUND_STATUS
+    if any(text in message for text in _NOT_EXECUTABLE):
+        return NOT_EXECUTABLE_STATUS
+    return ENGINE_STATUS
+
+
+def _with_hint(session: Session, message: str, status: int) -> Failure:
+    """Docker's form of a failed run."""
     program = session.program
     hint = f"Run '{program} run --help' for more information"
     return Failure(f"{program}: {message}\n\n{hint}", status)
