@@ -86,6 +86,12 @@ def test_hostile_archives_stay_inside(
     assert (tmp_path / "secret").stat().st_nlink == 1
 
 
+def test_content_gets_a_new_parent(tmp_path: Path) -> None:
+    folder, inner = entry("./", tarfile.DIRTYPE), entry("./sub/file")
+    unpack(tmp_path, "new", archive((folder, b""), (inner, b"1")))
+    assert (tmp_path / "new" / "sub" / "file").read_bytes() == b"1"
+
+
 def test_absolute_names_land_inside(tmp_path: Path) -> None:
     unpack(tmp_path, "", archive((entry("/etc/x"), b"1")))
     assert (tmp_path / "etc" / "x").read_bytes() == b"1"
