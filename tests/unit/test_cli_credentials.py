@@ -11,7 +11,8 @@ from teu.cli.config import ClientConfig
 from teu.cli.credentials import erase_login, find_login, registry_auth, server_of, store_login
 from teu.cli.grammar import Parser
 from teu.cli.main import GLOBAL_FLAGS
-from teu.cli.session import Failure
+from teu.cli.proxies import add_proxies
+from teu.cli.session import Failure, Session
 
 HELPER = """#!/bin/sh
 cat > {folder}/asked
@@ -105,3 +106,16 @@ def test_absent_helper_names_the_program(config: ClientConfig) -> None:
     with pytest.raises(Failure, match="cannot run docker-credential-nosuch"):
         find_login(config, "reg")
     assert find_login(config, "other") == {}
+
+
+def test_proxies_fill_in_what_the_user_left_out(config: ClientConfig) -> None:
+    proxies = {"default": {"httpProxy": "http://p", "noProxy": "a"}, "unix:///x": {"ftpProxy": "f"}}
+    Path(config.path).write_text(json.dumps({"proxies": proxies}))
+    parser = Parser(GLOBAL_FLAGS)
+    parser.parse(["--config", config.directory, "-H", "unix:///y"])
+    assert add_proxies(Session("teu", parser.options), ["no_proxy=mine"]) == [
+        "no_proxy=mine", "HTTP_PROXY=http://p", "http_proxy=http://p", "NO_PROXY=a"
+    ]  # fmt: skip
+    other = Parser(GLOBAL_FLAGS)
+    other.parse(["--config", config.directory, "-H", "unix:///x"])
+    assert add_proxies(Session("teu", other.options), None) == ["FTP_PROXY=f", "ftp_proxy=f"]

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 
+INTERRUPTED_STATUS = 130
+
+
 def script(python: str, packages: str) -> str:
     """The text of an executable `teu` (or `docker`: the name it is called by decides).
 
@@ -31,16 +34,17 @@ def script(python: str, packages: str) -> str:
 
 def start() -> NoReturn:
     """Runs the command line of this process and ends it, without the interpreter's clean-up."""
-    from teu.cli.main import main
-
-    _fill_standard_descriptors()
-    _write_bytes_as_they_are()
-    status = main(sys.argv)
+    status = INTERRUPTED_STATUS
     try:
+        from teu.cli.main import main
+
+        _fill_standard_descriptors()
+        _write_bytes_as_they_are()
+        status = main(sys.argv)
         sys.stdout.flush()
         sys.stderr.flush()
-    except OSError:
-        pass
+    except (KeyboardInterrupt, OSError):
+        pass  # ^C while starting, or nobody reads our output any more
     os._exit(status)
 
 

@@ -7,10 +7,10 @@ import sys
 
 from teu.cli.commands import Row, find
 from teu.cli.grammar import Command, Flag, HelpRequested, Parser, UsageError, arity_problem
+from teu.cli.launcher import INTERRUPTED_STATUS
 from teu.cli.session import Failure, Session
 
 USAGE_STATUS = 125
-INTERRUPTED_STATUS = 130
 BROKEN_PIPE_STATUS = 141
 
 GLOBAL_FLAGS = (

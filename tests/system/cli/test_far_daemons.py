@@ -1,4 +1,4 @@
-"""The client over TCP: plain, TLS, mutual TLS, and what it says when they fail."""
+"""The client over TCP, TLS, mutual TLS and ssh, and what it says when they fail."""
 
 import os
 import shutil
@@ -163,3 +163,41 @@ def test_tls_with_a_daemon_that_speaks_plain_http(trusting: Cli, listen: Listen)
     done = trusting("ps")
     assert done.returncode == 1
     assert b"error during connect: TLS with tcp://127.0.0.1:" in done.stderr
+
+
+@pytest.fixture
+def ssh(cli: Cli, daemon: FakeDaemon, tmp_path: Path) -> Path:
+    """An `ssh` that goes nowhere: writes down how it was called, and joins with the daemon."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    program = folder / "ssh"
+    program.write_text(
+        f'#!/bin/sh\necho "$@" > {folder}/asked\n'
+        f"DOCKER_HOST={daemon.url} exec {cli.program} system dial-stdio\n"
+    )
+    program.chmod(0o755)
+    cli.environment["PATH"] = f"{folder}:{cli.environment['PATH']}"
+    cli.environment["DOCKER_HOST"] = "ssh://me@far:2222"
+    return folder
+
+
+def test_through_ssh(cli: Cli, daemon: FakeDaemon, ssh: Path) -> None:
+    echo(daemon)
+    daemon.exit_code = 3
+    data = os.urandom(300_000)
+    done = cli("run", "-i", "x", "cat", stdin=data)
+    assert (done.returncode, done.stderr) == (3, b"")
+    assert done.stdout == data
+    asked = (ssh / "asked").read_text()
+    assert "-p 2222 -- me@far " in asked
+    assert "system dial-stdio" in asked
+
+
+def test_ssh_that_fails(cli: Cli, daemon: FakeDaemon, ssh: Path) -> None:
+    (ssh / "ssh").write_text("#!/bin/sh\necho 'far: unknown host' >&2; exit 255\n")
+    done = cli("ps")
+    assert done.returncode == 1
+    assert b"far: unknown host" in done.stderr
+    assert b"the connection to ssh://me@far:2222 broke" in done.stderr
+    cli.environment["DOCKER_HOST"] = "ssh://-oProxyCommand=x"
+    assert b"invalid ssh address" in cli("ps").stderr
