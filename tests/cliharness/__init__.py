@@ -4,6 +4,7 @@ It serves the command line's tests, where what counts is what goes over the wire
 terminal sees; a real daemon is used by the labs and by `test_against_dockerd.py`.
 """
 
+import contextlib
 import json
 import re
 import socket
@@ -15,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 ID = "ab12" * 16
+
+
+MULTIPLEXED = "Content-Type: application/vnd.docker.multiplexed-stream\r\n"
 
 
 class Request:
@@ -53,14 +57,16 @@ class Request:
         return json.loads(self.body) if self.body else None
 
     def reply(self, status: int, value: Any = None, headers: str = "") -> None:
-        body = b"" if value is None else json.dumps(value).encode()
-        if isinstance(value, bytes):
-            body = value
+        body = value if isinstance(value, bytes) else b""
+        if value is not None and not body:
+            body = json.dumps(value).encode()
         head = (
             f"HTTP/1.1 {status} X\r\nApi-Version: 1.51\r\nOstype: linux\r\n{headers}"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            f"Content-Length: {len(body)}\r\n"
         )
-        self.sock.sendall(head.encode() + (b"" if self.method == "HEAD" else body))
+        if "Content-Type" not in headers:
+            head += "Content-Type: application/json\r\n"
+        self.sock.sendall(f"{head}\r\n".encode() + (b"" if self.method == "HEAD" else body))
 
     def upgrade(self) -> None:
         self.sock.sendall(
@@ -106,6 +112,15 @@ class FakeDaemon:
         }  # fmt: skip
         self.on(r".*", lambda r: r.reply(200, {}))
         self.on(r"\w+ /_ping", lambda r: r.reply(200, b"OK"))
+        self.on(
+            r"GET /containers/[^/]+/logs",
+            lambda r: r.reply(200, b"\1\0\0\0\0\0\0\2hi", MULTIPLEXED),
+        )
+        top = {"Titles": ["PID", "CMD"], "Processes": [["1", "sh -c x"]]}
+        self.on(r"GET /containers/[^/]+/top", lambda r: r.reply(200, top))
+        self.on(
+            r"(HEAD|GET) /containers/[^/]+/archive", lambda r: r.reply(404, {"message": "no x"})
+        )
         self.on(r"POST /containers/create", lambda r: r.reply(201, {"Id": ID, "Warnings": []}))
         self.on(r"POST /containers/[^/]+/exec", lambda r: r.reply(201, {"Id": ID}))
         self.on(r"GET /exec/.*/json", lambda r: r.reply(200, {"ExitCode": self.exit_code}))
@@ -126,14 +141,14 @@ class FakeDaemon:
     def _close_attach(self, request: Request) -> None:
         request.upgrade()
         self.running.wait(10)
-        request.sock.close()
+        request.sock.shutdown(socket.SHUT_RDWR)
 
     def _exec(self, request: Request) -> None:
         if request.json["Detach"]:
             request.reply(200)
         else:
             request.upgrade()
-            request.sock.close()
+            request.sock.shutdown(socket.SHUT_RDWR)
 
     def _wait(self, request: Request) -> None:
         request.reply(200, {"StatusCode": self.exit_code})
@@ -185,10 +200,8 @@ class FakeDaemon:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for peer in list(self._peers):
-            try:
+            with contextlib.suppress(OSError):  # closed already
                 peer.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # closed already
         for thread in self._threads:
             thread.join(10)
 

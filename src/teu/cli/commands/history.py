@@ -88,9 +88,9 @@ def _history(session: Session, options: Options, arguments: list[str]) -> int:
 
     query: dict[str, str] = {}
     if options.text("platform"):
-        from teu.cli.transfer import platform_json
+        from teu.cli.platforms import as_json
 
-        query["platform"] = platform_json(options.text("platform"))
+        query["platform"] = as_json(options.text("platform"))
     steps = session.client.get(f"/images/{escape(arguments[0])}/history", query)
     human_readable, full = options.flag("human"), options.flag("no-trunc")
     form = options.text("format") or "table"

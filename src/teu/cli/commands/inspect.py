@@ -196,9 +196,9 @@ def _containers(session: Session, options: Options, arguments: list[str]) -> int
 def _images(session: Session, options: Options, arguments: list[str]) -> int:
     query: dict[str, Any] = {}
     if options.text("platform"):
-        from teu.cli.transfer import platform_json
+        from teu.cli.platforms import as_json
 
-        query["platform"] = platform_json(options.text("platform"))
+        query["platform"] = as_json(options.text("platform"))
     form = options.text("format")
     return show(session, arguments, form, lambda name: fetch(session, "image", name, query))
 

@@ -91,6 +91,7 @@ def create(session: Session, options: Options, body: dict[str, Any]) -> str:
     Raises: Failure, ValueError (before anything was asked of the daemon).
     """
     _check(options)
+    _check_image(body["Image"])
     if body["Tty"]:
         from teu.cli.terminal import size
 
@@ -122,11 +123,27 @@ def _check(options: Options) -> None:
             )
 
 
+def _check_image(image: str) -> None:
+    """Names that are right beyond doubt pass at once; the full check costs 5 ms."""
+    plain = image.isascii() and image.replace("-", "x").replace(":", "x", 1).isalnum()
+    if plain and image.islower() and image[0] not in "-:" and image[-1] not in "-:":
+        return
+    from teu.cli.transfer import image_name
+
+    if not is_image_id(image):
+        image_name(image)
+
+
+def is_image_id(text: str) -> bool:
+    digits = text.removeprefix("sha256:")
+    return len(digits) == 64 and frozenset("0123456789abcdef").issuperset(digits)
+
+
 def _create(session: Session, options: Options, body: dict[str, Any]) -> dict[str, Any]:
     policy = options.text("pull")
     if policy == "always":
         _pull(session, options, body["Image"])
-    query = {"name": options.text("name") or None, "platform": options.text("platform") or None}
+    query = {"name": options.text("name") or None, "platform": _platform(options)}
     try:
         answer = session.client.post("/containers/create", query, body)
     except DaemonError as error:
@@ -141,6 +158,14 @@ def _create(session: Session, options: Options, body: dict[str, Any]) -> dict[st
         _pull(session, options, body["Image"])
         answer = session.client.post("/containers/create", query, body)
     return dict(answer)
+
+
+def _platform(options: Options) -> str | None:
+    if not options.text("platform"):
+        return None
+    from teu.cli.platforms import normalize
+
+    return normalize(options.text("platform"))
 
 
 def _pull(session: Session, options: Options, image: str) -> None:
@@ -162,13 +187,13 @@ class IdFile:
             try:
                 self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
             except FileExistsError:
-                raise ValueError(
+                raise Failure(
                     "container ID file found, make sure the other container isn't running "
                     f"or delete {path}"
                 ) from None
             except OSError as error:
                 reason = f"open {path}: {(error.strerror or '').lower()}"
-                raise ValueError(f"failed to create the container ID file: {reason}") from error
+                raise Failure(f"failed to create the container ID file: {reason}") from error
 
     def write(self, container: str) -> None:
         if self._path:
