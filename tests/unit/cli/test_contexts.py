@@ -127,6 +127,8 @@ def test_a_context_travels(config: Path, tmp_path: Path) -> None:
     assert context(config, "inspect", "copy", "-f", "{{.Name}} {{.Endpoints.docker.Host}}").out == (
         "copy tcp://far:2376\n"
     )
+    archive.write_bytes(archive.read_bytes().rstrip(b"\0"))  # as Docker's client ends it
+    assert context(config, "import", "third", str(archive)).code == 0
     assert context(config, "import", "copy", str(archive)).err == 'context "copy" already exists\n'
 
 
