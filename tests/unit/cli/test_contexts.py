@@ -1,7 +1,9 @@
 """Contexts: the store that teu shares with Docker's client."""
 
+import io
 import json
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -111,3 +113,50 @@ def test_an_override_is_pointed_out(config: Path, monkeypatch: pytest.MonkeyPatc
     assert "default *" in said.out
     assert "unix:///other.sock" in said.out
     assert said.err.startswith("Warning: DOCKER_HOST environment variable overrides")
+
+
+def test_a_context_travels(config: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "far.tar"
+    said = context(config, "export", "far", str(archive))
+    assert (said.out, said.err) == ("", f'Written file "{archive}"\n')
+    assert archive.stat().st_mode & 0o777 == 0o600
+    again = context(config, "export", "far", str(archive))
+    assert again.err == f"open {archive}: file exists\n"
+    said = context(config, "import", "copy", str(archive))
+    assert (said.out, said.err) == ("copy\n", 'Successfully imported context "copy"\n')
+    assert context(config, "inspect", "copy", "-f", "{{.Name}} {{.Endpoints.docker.Host}}").out == (
+        "copy tcp://far:2376\n"
+    )
+    archive.write_bytes(archive.read_bytes().rstrip(b"\0"))  # as Docker's client ends it
+    assert context(config, "import", "third", str(archive)).code == 0
+    assert context(config, "import", "copy", str(archive)).err == 'context "copy" already exists\n'
+
+
+@pytest.mark.parametrize(
+    ("members", "problem"),
+    [
+        ({}, "no metadata found"),
+        ({"meta.json": b"{oops"}, "not the archive of a context"),
+        ({"meta.json": b"[]"}, "no metadata found"),
+        ({"meta.json": b"{}", "tls/docker/../../../evil": b"x"}, "unexpected file"),
+        ({"meta.json": b"{}", "tls/docker/ca.pem": b"x" * (1 << 21)}, "larger than"),
+        (None, "not the archive of a context"),
+    ],
+)
+def test_bad_archives_leave_nothing_behind(
+    config: Path, tmp_path: Path, members: dict[str, bytes] | None, problem: str
+) -> None:
+    archive = tmp_path / "bad.tar"
+    if members is None:
+        archive.write_bytes(b"junk" * 500)
+    else:
+        with tarfile.open(archive, "w") as tar:
+            for name, content in members.items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+    before = sorted(path.name for path in config.rglob("*"))
+    said = context(config, "import", "copy", str(archive))
+    assert said.code == 1
+    assert problem in said.err
+    assert sorted(path.name for path in config.rglob("*")) == before

@@ -148,6 +148,21 @@ def test_self_calling_templates_end() -> None:
         run('{{define "x"}}{{template "x"}}{{end}}{{template "x"}}', None)
 
 
+def test_self_calling_templates_end_also_inside_other_blocks() -> None:
+    text = '{{define "x"}}' + "{{if 1}}" * 20 + '{{template "x"}}' + "{{end}}" * 21
+    with pytest.raises(TemplateError, match=r"nested too deeply|maximum template depth"):
+        run(text + '{{template "x"}}', None)
+
+
+def test_deep_data_is_refused_not_a_crash() -> None:
+    deep: Any = 0
+    for _ in range(5000):
+        deep = [deep]
+    for text in ("{{.}}", "{{json .}}"):
+        with pytest.raises(TemplateError, match="nested too deeply"):
+            run(text, deep)
+
+
 def test_deep_nesting_is_refused_not_a_crash() -> None:
     for text in ("{{if 1}}" * 500 + "{{end}}" * 500, "{{" + "(" * 500 + "1" + ")" * 500 + "}}"):
         with pytest.raises(TemplateError):

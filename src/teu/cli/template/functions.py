@@ -172,7 +172,8 @@ def _plain(arguments: tuple[Any, ...]) -> str:
     """The arguments as `print` would join them, for the escaping functions."""
     if len(arguments) == 1 and isinstance(arguments[0], str):
         return arguments[0]
-    return sprint([text_of(v) if isinstance(v, Struct) else v for v in arguments])
+    odd = (Struct, type(None), type(NO_VALUE))
+    return sprint([text_of(value) if isinstance(value, odd) else value for value in arguments])
 
 
 def _html(*arguments: Any) -> str:

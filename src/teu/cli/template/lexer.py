@@ -249,11 +249,11 @@ class _Lexer:
         return True
 
     def _number(self, start: int) -> bool:
-        if self._scan_number() and self._text[self._at : self._at + 1] not in ("+", "-"):
-            self._emit(NUMBER, start)
-            return True
-        if self._text[self._at : self._at + 1] in ("+", "-"):
-            self._scan_number()
+        if self._scan_number():
+            if self._text[self._at : self._at + 1] not in ("+", "-"):
+                self._emit(NUMBER, start)
+                return True
+            self._scan_number()  # a complex number, if anything: shown whole
         return self._fail(start, f"bad number syntax: {quote(self._text[start : self._at])}")
 
     def _scan_number(self) -> bool:
@@ -274,6 +274,7 @@ class _Lexer:
         if self._accept(exponent):
             self._accept("+-")
             self._accept_run(_DIGITS)
+        self._accept("i")  # an imaginary number, which the parser refuses
         if _is_alphanumeric(self._text[self._at : self._at + 1]):
             self._at += 1
             return False
