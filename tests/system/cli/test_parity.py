@@ -63,7 +63,9 @@ def comparable(request: Request) -> Sent:
         if request.path.endswith("/update"):
             body = {name: value for name, value in body.items() if value}
         elif isinstance(body.get("HostConfig"), dict):
+            # Docker's client shuffles these.
             body["HostConfig"]["Binds"] = sorted(body["HostConfig"]["Binds"] or ())
+            body["Env"] = sorted(body["Env"] or ())
     elif request.method == "PUT":
         with tarfile.open(fileobj=io.BytesIO(body)) as archive:
             body = archive.getnames()
