@@ -87,4 +87,4 @@ def check_output(path: str, what: str) -> None:
             f"failed to {what}: invalid output path: stat {folder}: no such file or directory"
         )
     if os.path.isdir(path):
-        raise Failure(f'failed to {what}: invalid output path: "{path}" is a directory')
+        raise Failure(f"failed to {what}: cannot write to a directory")

@@ -236,8 +236,11 @@ class Client:
         return connection
 
     def _connect(self) -> Connection:
-        if self._idle:
-            return self._idle.pop()
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_alive():
+                return connection
+            connection.close()
         from teu.cli.dial import dial
 
         return Connection(dial(self.endpoint))

@@ -65,13 +65,14 @@ def candidates(session: Session, line: str) -> Candidates:
 
 
 def _session_of(session: Session, words: list[str]) -> Session:
-    """A session with the global flags of the line being completed, such as its `-H`."""
+    """A session with the global flags of the line being completed, if it has any."""
     parser = Parser(GLOBAL_FLAGS, interspersed=False)
     try:
         parser.parse(words)
     except (UsageError, HelpRequested):
         return session
-    return Session(session.program, parser.options)
+    given = any(parser.options.changed(flag.name) for flag in GLOBAL_FLAGS)
+    return Session(session.program, parser.options) if given else session
 
 
 def _fits(word: str, current: str) -> bool:

@@ -67,14 +67,14 @@ _HOST_FIELDS = {
     "oom-score-adj": "OomScoreAdj", "pid": "PidMode", "pids-limit": "PidsLimit",
     "privileged": "Privileged", "publish-all": "PublishAllPorts",
     "read-only": "ReadonlyRootfs", "rm": "AutoRemove", "shm-size": "ShmSize",
-    "ulimit": "Ulimits", "userns": "UsernsMode", "uts": "UTSMode",
+    "userns": "UsernsMode", "uts": "UTSMode",
     "volume-driver": "VolumeDriver", "volumes-from": "VolumesFrom",
 }  # fmt: skip
 _RARE = frozenset(
     "annotation cap-add cap-drop device env-file expose gpus health-cmd health-interval "
     "health-retries health-start-interval health-start-period health-timeout label-file log-driver "
     "log-opt mount no-healthcheck publish restart runtime security-opt stop-signal storage-opt "
-    "sysctl tmpfs volume use-api-socket".split()
+    "sysctl tmpfs ulimit volume use-api-socket".split()
 )
 _NETWORK = frozenset("network network-alias ip ip6 mac-address link-local-ip link".split())
 _MODES = {"pid": "PID", "uts": "UTS", "userns": "USER", "cgroupns": "CGROUP"}

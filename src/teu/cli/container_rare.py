@@ -185,24 +185,24 @@ def _security_option(text: str) -> str:
 
 
 def _capabilities(options: Options, host: dict[str, Any]) -> None:
-    """Names in capital letters with their CAP_ prefix, sorted; ALL swallows the rest."""
+    """Names in capital letters with their CAP_ prefix, each once, sorted."""
     for flag, field in (("cap-add", "CapAdd"), ("cap-drop", "CapDrop")):
         names = set()
         for text in options.texts(flag):
             name = text.strip().upper()
-            if name and name != "ALL" and not name.startswith("CAP_"):
+            if name != "ALL" and not name.startswith("CAP_"):
                 name = f"CAP_{name}"
             names.add(name)
-        host[field] = ["ALL"] if "ALL" in names else sorted(names) or None
-    if host["CapDrop"] and host["CapAdd"] and "ALL" not in host["CapDrop"]:
-        added = host["CapAdd"]
-        host["CapDrop"] = [name for name in host["CapDrop"] if name not in added] or None
+        host[field] = sorted(names) or None
 
 
 def _tables(options: Options, config: dict[str, Any], host: dict[str, Any]) -> None:
     for flag, field in (("annotation", "Annotations"), ("sysctl", "Sysctls")):
         if texts := options.texts(flag):
             host[field] = pairs(texts)
+    if ulimits := options.value("ulimit"):
+        by_name = {ulimit["Name"]: ulimit for ulimit in ulimits}
+        host["Ulimits"] = [by_name[name] for name in sorted(by_name)]
     if texts := options.texts("storage-opt"):
         if any("=" not in text for text in texts):
             raise ValueError("invalid storage option")

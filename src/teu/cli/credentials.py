@@ -89,7 +89,7 @@ def _helper(config: ClientConfig, server: str) -> str:
 
 def _from_entry(entry: dict[str, Any], server: str) -> dict[str, str]:
     try:
-        text = base64.b64decode(entry.get("auth") or "").decode()
+        text = base64.b64decode(entry.get("auth") or "", validate=True).decode()
     except ValueError as error:
         raise Failure(
             f"the login for {server} in the client's config.json is damaged: {error}; log in again"

@@ -22,10 +22,9 @@ def dial(endpoint: Endpoint) -> _socket.socket:
     if endpoint.scheme == "unix":
         return _dial_unix(endpoint)
     if endpoint.scheme == "ssh":
-        raise Failure(
-            f"{endpoint.url}: ssh is not supported yet; forward the socket instead: "
-            f"ssh -N -L /tmp/teu.sock:/run/teu.sock {endpoint.address}, then -H unix:///tmp/teu.sock"
-        )
+        from teu.cli.helper import connect_through_ssh
+
+        return connect_through_ssh(endpoint.url, endpoint.address)
     sock = _dial_tcp(endpoint)
     if endpoint.tls is None:
         return sock

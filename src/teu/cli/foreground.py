@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from teu.cli.client import DaemonError
 from teu.cli.session import Failure
+from teu.cli.signals import SignalProxy, Wakeup, on_window_change, undo_before_death
 from teu.cli.streams import Detached, Stream
 from teu.cli.terminal import DEFAULT_DETACH_KEYS, KeyWatch, RawMode, parse_detach_keys, size
 
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from teu.cli.http1 import Response
     from teu.cli.session import Session
 
+ENGINE_STATUS = 125
 DETACHED = "read escape sequence"
+REMOVAL_LIMIT_S = 10.0
 
 
 class Front:
@@ -39,6 +42,7 @@ class Front:
         self._detach_keys = detach_keys or session.config.text("detachKeys")
         self._raw = RawMode(0)
         self._stream: Stream | None = None
+        self._wakeup = Wakeup()
 
     def _open(self, response: Response) -> None:
         keys = KeyWatch(_keys(self._detach_keys)) if self._tty and self._stdin else None
@@ -47,8 +51,6 @@ class Front:
     def _enter_raw_mode(self) -> None:
         """Keys go to the container as they are typed, until `leave`."""
         if self._tty and self._stdin:
-            from teu.cli.signals import undo_before_death
-
             undo_before_death(self._raw.restore)
             self._raw.enter()
 
@@ -57,14 +59,12 @@ class Front:
         stream = self._stream
         assert stream is not None
         if self._tty:
-            from teu.cli.signals import on_window_change
-
+            on_window_change(self._resize)  # first, so that no change is lost in between
             self._resize()
-            on_window_change(self._resize)
         if self._stdin:
             stream.start_input()
         try:
-            stream.copy_output()
+            stream.copy_output(self._wakeup.wait_readable)
         finally:
             self._raw.restore()
 
@@ -156,26 +156,38 @@ class ContainerFront(Front):
             self._client.post(f"{self._path}/start")
         except DaemonError:
             if condition == "removed":
-                # The daemon removes it now; wait, so that its name is free for the next try.
-                try:
-                    self._exit_status()
-                except Failure:
-                    pass
+                self._await_removal()
             raise
+
+    def _await_removal(self) -> None:
+        """The daemon removes what could not start; its name is free for the next try then."""
+        self._await_end(REMOVAL_LIMIT_S)
+
+    def _await_end(self, limit_s: float | None = None) -> None:
+        """Returns when the daemon has told (or begun to tell) how the container ended."""
+        assert self._exit is not None
+        connection = self._exit.connection
+        if connection.is_drained():
+            self._wakeup.wait_readable(connection.sock.fileno(), limit_s)
 
     def _exit_status(self) -> int:
         """Waits for the container's end; its exit status. Raises: Failure (status 125)."""
+        self._await_end()
         assert self._exit is not None
         answer = self._client.finish_json(self._exit)
+        if not isinstance(answer, dict):
+            raise Failure(
+                "error waiting for container: the daemon ended the connection; "
+                "the container may still run",
+                ENGINE_STATUS,
+            )
         error = answer.get("Error") or {}
         if error.get("Message"):
-            raise Failure(f"Error waiting for container: {error['Message']}", 125)
+            raise Failure(f"Error waiting for container: {error['Message']}", ENGINE_STATUS)
         return int(answer.get("StatusCode", 0))
 
     def _proxy_signals(self) -> Callable[[], None]:
         """Hands signals on to the container; call the result when it has started."""
-        from teu.cli.signals import SignalProxy
-
         proxy = SignalProxy(self._kill, self._give_up)
         proxy.install()
         return proxy.open

@@ -113,6 +113,10 @@ class Command:
         self.interspersed = interspersed
         self.long = long
 
+    def usage_line(self, path: str) -> str:
+        """The command as typed (`teu cp`) with what may follow it."""
+        return f"{path} {self.usage}".rstrip().replace("{program}", path.partition(" ")[0])
+
 
 class Options:
     """Parsed flags. An absent flag reads as its row's default, or its kind's zero value."""
@@ -165,11 +169,11 @@ class Options:
         else:
             self._values[name] = value
 
-    def newer_than(self, version: str) -> list[str]:
-        """Names of given flags that an API of `version` does not know."""
+    def newer_than(self, version: str) -> list[tuple[str, str]]:
+        """Given flags that an API of `version` does not know: (name, first version with it)."""
         wanted = [int(part) for part in version.split(".")]
         return [
-            name
+            (name, since)
             for name in self._values
             if (since := self._flags[name].since)
             and [int(part) for part in since.split(".")] > wanted
@@ -293,7 +297,7 @@ def arity_problem(path: str, command: Command, count: int) -> str:
     else:
         words = f"requires at least {least} and at most {_arguments(most)}"
     hint = f"{verb} '{path} --help' for more information"
-    return f"'{path}' {words}\n\nUsage:  {path} {command.usage}".rstrip() + f"\n\n{hint}"
+    return f"'{path}' {words}\n\nUsage:  {command.usage_line(path)}\n\n{hint}"
 
 
 def _arguments(count: int) -> str:

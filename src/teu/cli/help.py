@@ -80,7 +80,7 @@ def _group_help(program: str, group: str) -> str:
 
 
 def _command_help(program: str, typed: str, row: Row, command: Command) -> str:
-    lines = [f"Usage:  {program} {typed} {command.usage}".rstrip(), "", command.long or row[4]]
+    lines = [f"Usage:  {command.usage_line(f'{program} {typed}')}", "", command.long or row[4]]
     names = spellings(row)
     if len(names) > 1:
         lines += ["", "Aliases:", "  " + ", ".join(f"{program} {name}" for name in names)]

@@ -1,6 +1,7 @@
-"""Runs the user's credential helpers: the only programs that the command line starts.
+"""Runs other programs: credential helpers, and ssh. Nothing else in the command line does.
 
-A helper is `docker-credential-NAME VERB` on PATH; it reads stdin and answers on stdout.
+A credential helper is `docker-credential-NAME VERB` on PATH; it reads stdin and answers on
+stdout. Through ssh, `system dial-stdio` of the far machine's client joins us with its daemon.
 """
 
 from __future__ import annotations
@@ -9,7 +10,15 @@ import os
 
 from teu.cli.session import Failure
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+
 TIMEOUT_S = 30.0
+_FAR_COMMAND = (
+    "if command -v teu >/dev/null; then exec teu system dial-stdio; "
+    "else exec docker system dial-stdio; fi"
+)
 
 
 def call_helper(name: str, verb: str, request: bytes, *, missing_text: str = "") -> bytes:
@@ -36,3 +45,32 @@ def call_helper(name: str, verb: str, request: bytes, *, missing_text: str = "")
     if missing_text and missing_text in text:
         return b""
     raise Failure(f"error getting credentials - err: exit status {done.returncode}, out: `{text}`")
+
+
+def connect_through_ssh(url: str, address: str) -> _socket.socket:
+    """A socket whose other end is the daemon of a far machine: `[user@]host[:port][/socket]`.
+
+    ssh asks for passwords and reports trouble on the terminal itself. Raises: Failure.
+    """
+    import _socket
+    import subprocess
+
+    host, slash, path = address.partition("/")
+    user_host, colon, port = host.rpartition(":")
+    if not colon or not port.isdigit():
+        user_host, port = host, ""
+    if not user_host or user_host.startswith("-"):
+        raise Failure(f"invalid ssh address {url}: want ssh://[user@]host[:port]")
+    far = f"DOCKER_HOST=unix:///{path} sh -c '{_FAR_COMMAND}'" if slash and path else _FAR_COMMAND
+    words = ["ssh", "-T", "-o", f"ConnectTimeout={TIMEOUT_S:.0f}"]
+    words += ["-p", port] if port else []
+    ours, theirs = _socket.socketpair()
+    try:
+        subprocess.Popen(
+            [*words, "--", user_host, far], stdin=theirs.fileno(), stdout=theirs.fileno()
+        )
+    except OSError as error:
+        raise Failure(f"{url}: cannot run ssh: {error.strerror}; install it") from error
+    finally:
+        theirs.close()
+    return ours

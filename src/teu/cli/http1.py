@@ -6,9 +6,10 @@ Errors: OSError from the socket, `ProtocolError` for an answer that is not HTTP.
 
 from __future__ import annotations
 
+import _socket
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import _socket
     from collections.abc import Iterable, Iterator
 
 RECEIVE_SIZE = 1 << 18
@@ -112,6 +113,20 @@ class Connection:
         while len(self.data) - self.position < size:
             self.fill()
         self.position += size
+
+    def is_drained(self) -> bool:
+        """True when all that has been read was taken."""
+        return self.position == len(self.data)
+
+    def is_alive(self) -> bool:
+        """False when the peer closed the idle connection (or sent something unasked)."""
+        try:
+            self.sock.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
 
     def close(self) -> None:
         self.sock.close()

@@ -9,7 +9,7 @@ import re
 import time
 from datetime import datetime, timedelta, timezone
 
-from teu.cli.grammar import Options
+from teu.cli.grammar import Options, quote
 from teu.cli.session import Failure
 from teu.cli.values import duration
 
@@ -45,7 +45,7 @@ def api_instant(text: str) -> str:
         return _seconds(match)
     if _SECONDS.fullmatch(text):
         return text
-    raise ValueError(f"failed to parse value as time or duration: {text!r}")
+    raise ValueError(f"failed to parse value as time or duration: {quote(text)}")
 
 
 def _seconds(match: re.Match[str]) -> str:

@@ -20,8 +20,12 @@ def loads(data: str | bytes) -> Any:
     text = text.strip(_SPACE)
     try:
         value, end = _scan(text, 0)
-    except StopIteration as stop:
-        raise ValueError(f"not JSON at character {stop.value}: {text[:80]!r}") from None
+    except (StopIteration, SystemError):
+        # SystemError: the C code looks for its error class in json.decoder, which is not loaded.
+        import json
+
+        json.loads(text)
+        raise ValueError(f"not JSON: {text[:80]!r}") from None
     if end != len(text):
         raise ValueError(f"not JSON at character {end}: {text[:80]!r}")
     return value

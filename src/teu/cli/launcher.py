@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 
+INTERRUPTED_STATUS = 130
+
+
 def script(python: str, packages: str) -> str:
     """The text of an executable `teu` (or `docker`: the name it is called by decides).
 
@@ -31,12 +34,34 @@ def script(python: str, packages: str) -> str:
 
 def start() -> NoReturn:
     """Runs the command line of this process and ends it, without the interpreter's clean-up."""
-    from teu.cli.main import main
-
-    status = main(sys.argv)
+    status = INTERRUPTED_STATUS
     try:
+        from teu.cli.main import main
+
+        _fill_standard_descriptors()
+        _write_bytes_as_they_are()
+        status = main(sys.argv)
         sys.stdout.flush()
         sys.stderr.flush()
-    except OSError:
-        pass
+    except (KeyboardInterrupt, OSError):
+        pass  # ^C while starting, or nobody reads our output any more
     os._exit(status)
+
+
+def _fill_standard_descriptors() -> None:
+    """A stdin, stdout or stderr that is closed becomes /dev/null; else a socket would take its
+    number, and the container would be fed with its own output.
+    """
+    descriptor = os.open(os.devnull, os.O_RDWR)
+    while descriptor <= 2:
+        descriptor = os.open(os.devnull, os.O_RDWR)
+    os.close(descriptor)
+    for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False, encoding="utf-8"))  # noqa: SIM115
+
+
+def _write_bytes_as_they_are() -> None:
+    """The daemon's texts are UTF-8 whatever the locale; bytes that are not go through unharmed."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]

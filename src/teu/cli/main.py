@@ -7,10 +7,10 @@ import sys
 
 from teu.cli.commands import Row, find
 from teu.cli.grammar import Command, Flag, HelpRequested, Parser, UsageError, arity_problem
+from teu.cli.launcher import INTERRUPTED_STATUS
 from teu.cli.session import Failure, Session
 
 USAGE_STATUS = 125
-INTERRUPTED_STATUS = 130
 BROKEN_PIPE_STATUS = 141
 
 GLOBAL_FLAGS = (
@@ -26,6 +26,8 @@ GLOBAL_FLAGS = (
     Flag("tlsverify", "", "bool", "Use TLS and verify the daemon"),
     Flag("version", "v", "bool", "Print the version and exit"),
 )
+
+_USAGE = "[OPTIONS] COMMAND [ARG...]"
 
 
 def main(argv: list[str]) -> int:
@@ -44,6 +46,23 @@ def main(argv: list[str]) -> int:
         return BROKEN_PIPE_STATUS
     except KeyboardInterrupt:
         return INTERRUPTED_STATUS
+    except Exception as error:
+        return _fail(_unexpected(program, argv, error), 1)
+
+
+def _unexpected(program: str, argv: list[str], error: Exception) -> str:
+    """What to say about an error that nobody expected: never a bare traceback."""
+    if "-D" in argv or "--debug" in argv:
+        import traceback
+
+        return "".join(traceback.format_exception(error)).rstrip()
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{program}: {where}{error.strerror}"
+    return (
+        f"{program}: internal error: {type(error).__name__}: {error} "
+        f"(an answer of the daemon may be incomplete; '{program} -D ...' shows where)"
+    )
 
 
 def _fail(message: str, status: int) -> int:
@@ -64,7 +83,7 @@ def _run(program: str, words: list[str]) -> int:
     except HelpRequested as request:
         return _help(program, [], request.deprecated)
     except UsageError as error:
-        raise _usage_failure(program, "[OPTIONS] COMMAND [ARG...]", str(error)) from None
+        raise _usage_failure(program, f"{program} {_USAGE}", str(error)) from None
     session = Session(program, parser.options)
     if not rest:
         if session.globals.flag("version"):
@@ -85,6 +104,13 @@ def _run(program: str, words: list[str]) -> int:
 def _run_group(session: Session, group: str, rest: list[str]) -> int:
     """A management command without a (known) command behind it."""
     if not group:
+        try:
+            Parser(GLOBAL_FLAGS).parse(rest)
+        except HelpRequested as request:
+            return _help(session.program, [], request.deprecated)
+        except UsageError as error:
+            usage = f"{session.program} {_USAGE}"
+            raise _usage_failure(session.program, usage, str(error)) from None
         unknown = f"{session.program}: unknown command: {session.program} {rest[0]}"
         hint = f"Run '{session.program} --help' for more information"
         raise Failure("\n\n".join([unknown, *_suggestions(session, "", rest[0]), hint]))
@@ -93,7 +119,7 @@ def _run_group(session: Session, group: str, rest: list[str]) -> int:
     except HelpRequested as request:
         return _help(session.program, [group], request.deprecated)
     except UsageError as error:
-        raise _usage_failure(session.path, "", str(error)) from None
+        raise _usage_failure(session.path, session.path, str(error)) from None
     if not rest:
         return _help(session.program, [group])
     unknown = f"{session.program}: unknown command: {session.path} {rest[0]}"
@@ -121,9 +147,10 @@ def _run_command(session: Session, row: Row, words: list[str]) -> int:
         path = session.path.split()[1:]
         return _help(session.program, path, request.deprecated)
     except UsageError as error:
-        raise _usage_failure(session.path, command.usage, str(error)) from None
+        raise _usage_failure(session.path, command.usage_line(session.path), str(error)) from None
     if problem := arity_problem(session.path, command, len(arguments)):
         raise Failure(f"{session.program}: {problem}")
+    session.options = parser.options
     return command.run(session, parser.options, arguments)
 
 
@@ -140,7 +167,7 @@ def load(row: Row) -> Command | None:
 
 def _usage_failure(path: str, usage: str, problem: str) -> Failure:
     hint = f"Run '{path} --help' for more information"
-    return Failure(f"{problem}\n\nUsage:  {path} {usage}".rstrip() + f"\n\n{hint}", USAGE_STATUS)
+    return Failure(f"{problem}\n\nUsage:  {usage}\n\n{hint}", USAGE_STATUS)
 
 
 def _help(program: str, path: list[str], deprecated: bool = False) -> int:

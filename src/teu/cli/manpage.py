@@ -15,7 +15,7 @@ from teu.cli.main import GLOBAL_FLAGS, load
 def command_page(row: Row, command: Command) -> str:
     """The page of one command."""
     name = "teu-" + row[0].replace(" ", "-")
-    usage = f"{row[0]} {command.usage}".rstrip()
+    usage = command.usage_line(f"teu {row[0]}").removeprefix("teu ")
     parts = [_head(name, row[4]), ".SH SYNOPSIS", f".B teu\n{_roff(usage)}", ".SH DESCRIPTION"]
     parts.append(_roff(command.long or row[4] + "."))
     names = spellings(row)
@@ -56,6 +56,7 @@ def _flag(flag: Flag) -> str:
 def _roff(text: str) -> str:
     """Plain text as roff input."""
     escaped = text.replace("\\", "\\e").replace("-", "\\-")
+    escaped = "".join(c if c.isascii() else f"\\[u{ord(c):04X}]" for c in escaped)
     lines = escaped.split("\n")
     return "\n".join("\\&" + line if line[:1] in (".", "'") else line for line in lines)
 

@@ -32,7 +32,7 @@ def parse_network(text: str) -> dict[str, Any]:
     for field in csv_fields(text):
         key, equals, value = field.partition("=")
         if not equals:
-            raise ValueError(f"invalid network field: {field}")
+            raise ValueError(f"invalid field {field}")
         _set_field(network, key.strip().lower(), value.strip())
     if not network["name"]:
         raise ValueError("network name/id is not specified")

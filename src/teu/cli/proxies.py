@@ -23,6 +23,7 @@ def add_proxies(session: Session, variables: list[str] | None) -> list[str] | No
     names = {text.partition("=")[0] for text in given}
     for key, name in _VARIABLES.items():
         value = settings.get(key)
-        if value and name not in names and name.lower() not in names:
-            given += [f"{name}={value}", f"{name.lower()}={value}"]
+        if value:
+            spellings = (name, name.lower())
+            given += [f"{spelling}={value}" for spelling in spellings if spelling not in names]
     return given or None

@@ -61,6 +61,8 @@ def unquote(text: str) -> str:
         piece, at = _unescape(body, at + 1, mark)
         parts.append(piece)
     value = _join_bytes(parts)
+    if mark == "'" and not value:
+        raise ValueError(INVALID)
     if mark == "'" and len(value) != 1:
         raise ValueError(f"malformed character constant: {text}")
     return value

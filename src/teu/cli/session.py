@@ -23,13 +23,14 @@ class Session:
     """One run of the program.
 
     program: "teu", or "docker" when invoked under that name. path: the command as typed, with
-    the program's name in front. globals: the parsed global flags.
+    the program's name in front. globals: the parsed global flags. options: the command's own.
     """
 
     def __init__(self, program: str, globals: Options) -> None:
         self.program = program
         self.globals = globals
         self.path = program
+        self.options: Options | None = None
         self._config: ClientConfig | None = None
         self._client: Client | None = None
 
@@ -51,7 +52,20 @@ class Session:
 
             headers = self.config.table("HttpHeaders")
             self._client = Client(resolve(self.globals, self.config), headers)
+            self._client.on_older = self._check_flags
         return self._client
+
+    def _check_flags(self, version: str) -> None:
+        """Refuses flags that an older daemon would silently ignore. Raises: Failure."""
+        newer = self.options.newer_than(version) if self.options else []
+        if newer:
+            raise Failure(
+                "\n".join(
+                    f'"--{name}" requires API version {since}, but the Docker daemon API version '
+                    f"is {version}"
+                    for name, since in newer
+                )
+            )
 
     def out(self, text: str) -> None:
         """Writes to stdout as is (add the newline yourself)."""

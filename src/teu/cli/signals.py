@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
 import os
+import select
 import sys
 
 TYPE_CHECKING = False
@@ -30,6 +31,33 @@ def _numbers() -> dict[int, str]:
         if name.startswith("SIG") and name[3] != "_" and isinstance(number, int):
             table.setdefault(number, name)
     return table
+
+
+class Wakeup:
+    """Blocks for data without sleeping through a signal.
+
+    Python runs handlers between bytecodes of the main thread. A signal that comes after the last
+    look and before the system call blocks (or that another thread takes) would wait for the next
+    byte of output. The C handler writes to a pipe, and this class polls both.
+    """
+
+    def __init__(self) -> None:
+        self._pipe, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        _signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+
+    def wait_readable(self, descriptor: int, limit_s: float | None = None) -> None:
+        """Returns when `descriptor` has data or its end; handlers have run meanwhile.
+
+        limit_s: return after this time in any case (signals start it anew).
+        """
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        poll.register(self._pipe, select.POLLIN)
+        while True:
+            ready = [number for number, _ in poll.poll(None if limit_s is None else limit_s * 1000)]
+            if descriptor in ready or not ready:
+                return
+            os.read(self._pipe, 4096)
 
 
 class SignalProxy:

@@ -47,29 +47,30 @@ class Stream:
         """Sends what `descriptor` says from now on, and its end as a half-close."""
         _thread.start_new_thread(self._send_input, (descriptor,))
 
-    def end_input(self) -> None:
-        """Tells the container that no input will come."""
-        _half_close(self._sock)
-
-    def copy_output(self, write: Callable[[int, bytes], None] = write_all) -> None:
+    def copy_output(self, wait_readable: Callable[[int], None]) -> None:
         """Writes the output to descriptors 1 and 2 until the daemon closes the stream.
+
+        wait_readable: blocks until a descriptor has data (see `signals.Wakeup`).
 
         Raises: Detached, BrokenPipeError (nobody reads our output), Failure (see frames).
         """
-        feed = Demultiplexer(write).feed
-        if self._raw:
-            feed = lambda data: write(1, data)  # noqa: E731
+        feed = _write_raw if self._raw else Demultiplexer(write_all).feed
         if self._early:
             feed(self._early)
-        receive = self._sock.recv
-        try:
-            while data := receive(RECEIVE_SIZE):
-                feed(data)
-        except ConnectionResetError:
-            pass
-        finally:
-            if self._detached:
-                raise Detached
+        while data := self._receive(wait_readable):
+            feed(data)
+        if self._detached:
+            raise Detached
+
+    def _receive(self, wait_readable: Callable[[int], None]) -> bytes:
+        """The next output; b"" at its end."""
+        while True:
+            try:
+                return self._sock.recv(RECEIVE_SIZE, _socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                wait_readable(self._sock.fileno())
+            except ConnectionResetError:
+                return b""
 
     def close(self) -> None:
         self._sock.close()
@@ -77,7 +78,7 @@ class Stream:
     def _send_input(self, descriptor: int) -> None:
         send = self._sock.sendall
         try:
-            while data := os.read(descriptor, _INPUT_SIZE):
+            while data := _read(descriptor):
                 if self._keys is not None:
                     data, self._detached = self._keys.feed(data)
                 if data:
@@ -85,9 +86,16 @@ class Stream:
                 if self._detached:
                     self._hang_up()
                     return
-            _half_close(self._sock)
         except OSError:
-            pass  # the container is gone, or our stdin is: the output side says how it ended
+            return  # the container is gone; the output side says how it ended
+        self.end_input()
+
+    def end_input(self) -> None:
+        """Tells the container that no more input comes."""
+        try:
+            self._sock.shutdown(_socket.SHUT_WR)
+        except OSError:
+            pass
 
     def _hang_up(self) -> None:
         """Wakes the output side, which is blocked in recv."""
@@ -97,8 +105,13 @@ class Stream:
             pass
 
 
-def _half_close(sock: _socket.socket) -> None:
+def _write_raw(data: bytes) -> None:
+    write_all(1, data)
+
+
+def _read(descriptor: int) -> bytes:
+    """The next input; b"" at its end, also when there is no stdin or its terminal is gone."""
     try:
-        sock.shutdown(_socket.SHUT_WR)
+        return os.read(descriptor, _INPUT_SIZE)
     except OSError:
-        pass
+        return b""

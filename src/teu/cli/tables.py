@@ -65,6 +65,12 @@ def clean_format(form: str) -> tuple[bool, str]:
     return is_table, body.strip(" ").replace("\\t", "\t").replace("\\n", "\n")
 
 
+def plain_fields(listing: Listing, form: str) -> list[str] | None:
+    """The fields that `form` names, if it does nothing but name fields; else None."""
+    plain = _plain_parts(listing, clean_format(form)[1])
+    return plain[0] if plain else None
+
+
 def _plain_parts(listing: Listing, body: str) -> tuple[list[str], list[str]] | None:
     """Field names and the texts around them, when `body` is nothing but `{{.Name}}` and text."""
     pieces = body.split("{{")

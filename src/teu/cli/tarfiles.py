@@ -152,7 +152,9 @@ class Unpacker:
             raise Failure(f"the archive from the daemon names a path outside: {path}")
         if not self._name:
             return parts
-        return [self._name, *parts[1:]]
+        # The archive of `DIR/.` has the root entry `.`, others the name of what was copied.
+        below = parts if path.startswith("./") or path == "." else parts[1:]
+        return [self._name, *below]
 
     def _unpack_one(self, root: int, archive: tarfile.TarFile, entry: tarfile.TarInfo) -> None:
         parts = self._parts(entry.name)

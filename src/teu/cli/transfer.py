@@ -59,7 +59,9 @@ def push_image(
     """Pushes one tag, or all when the name has none. Raises: Failure."""
     query: dict[str, str | int | bool | list[str] | None] = {"tag": name.tag or None}
     if platform:
-        query["platform"] = platform_json(platform)
+        from teu.cli.platforms import as_json
+
+        query["platform"] = as_json(platform)
     headers = {"X-Registry-Auth": registry_auth(session.config, name.domain)}
     path = f"/images/{name.repository}/push"
     messages = session.client.stream("POST", path, query, headers=headers)
@@ -69,17 +71,3 @@ def push_image(
     for message in messages:
         if message.get("errorDetail"):
             raise Failure(str(message["errorDetail"].get("message", "")))
-
-
-def platform_json(text: str) -> str:
-    """`linux/arm64/v8` in the JSON form of newer requests. Raises: Failure."""
-    parts = text.lower().split("/")
-    if len(parts) > 3 or not all(parts) or len(parts) == 1:
-        raise Failure(
-            f'invalid platform: "{text}": want OS/ARCH or OS/ARCH/VARIANT, such as linux/amd64'
-        )
-    from teu.cli.jsontext import dumps
-
-    names = ("os", "architecture", "variant")
-    table = dict(zip(names, parts, strict=False))
-    return dumps({key: table[key] for key in sorted(table)})

@@ -47,9 +47,9 @@ def load(session: Session, options: Options, _names: list[str]) -> int:
 
 def _add_platform(query: Query, options: Options) -> None:
     if options.changed("platform"):
-        from teu.cli.transfer import platform_json
+        from teu.cli.platforms import as_json
 
-        query["platform"] = platform_json(options.text("platform"))
+        query["platform"] = as_json(options.text("platform"))
 
 
 def import_image(session: Session, options: Options, words: list[str]) -> int:

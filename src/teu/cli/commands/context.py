@@ -148,7 +148,7 @@ def _inspect(session: Session, options: Options, arguments: list[str]) -> int:
     store = ContextStore(session.config)
 
     def search(name: str) -> tuple[str, str, bool]:
-        meta = _default_meta(session) if name == DEFAULT else store.get(name)
+        meta = default_meta(session) if name == DEFAULT else store.get(name)
         storage = {"MetadataPath": store.meta_folder(name), "TLSPath": store.tls_folder(name)}
         if name == DEFAULT:
             storage = {"MetadataPath": "<IN MEMORY>", "TLSPath": "<IN MEMORY>"}
@@ -158,7 +158,8 @@ def _inspect(session: Session, options: Options, arguments: list[str]) -> int:
     return show(session, arguments or [_current(session)], options.text("format"), search)
 
 
-def _default_meta(session: Session) -> dict[str, Any]:
+def default_meta(session: Session) -> dict[str, Any]:
+    """The description of what is in force when no context is."""
     endpoint = {"Host": _default_host(session), "SkipTLSVerify": False}
     return {"Name": DEFAULT, "Metadata": {}, "Endpoints": {"docker": endpoint}}
 
@@ -176,7 +177,7 @@ def _create(session: Session, options: Options, arguments: list[str]) -> int:
         meta: dict[str, Any] = {"Name": name, "Metadata": {}, "Endpoints": {"docker": endpoint}}
     else:
         source = source or _current(session)
-        meta = store.get(source) if source != DEFAULT else _default_meta(session)
+        meta = store.get(source) if source != DEFAULT else default_meta(session)
         if source == DEFAULT:
             meta["Metadata"] = {"Description": _DEFAULT_DESCRIPTION}
         meta["Name"] = name
@@ -225,7 +226,7 @@ def _docker_endpoint(
         raise Failure(where + lines)
     if "from" in settings:
         source = settings["from"]
-        meta = _default_meta(session) if source == DEFAULT else store.get(source)
+        meta = default_meta(session) if source == DEFAULT else store.get(source)
         return _endpoint(meta), {}
     files = {}
     for key in ("ca", "cert", "key"):
@@ -248,6 +249,23 @@ def _read_file(path: str, where: str) -> bytes:
             return file.read()
     except OSError as error:
         raise Failure(f"{where}open {path}: {(error.strerror or '').lower()}") from error
+
+
+def _export(session: Session, _options: Options, arguments: list[str]) -> int:
+    from teu.cli.context_archive import export_context
+
+    name = arguments[0]
+    export_context(session, name, arguments[1] if arguments[1:] else f"{name}.dockercontext")
+    return 0
+
+
+def _import(session: Session, _options: Options, arguments: list[str]) -> int:
+    from teu.cli.context_archive import import_context
+
+    import_context(session, arguments[0], arguments[1])
+    session.out(arguments[0] + "\n")
+    session.err(f"Successfully imported context {quote(arguments[0])}\n")
+    return 0
 
 
 def _remove(session: Session, options: Options, arguments: list[str]) -> int:
@@ -301,6 +319,8 @@ COMMANDS = {
     "context update": Command(
         _update, "[OPTIONS] CONTEXT", args=(1, 1), flags=(_DESCRIPTION, _DOCKER)
     ),
+    "context export": Command(_export, "[OPTIONS] CONTEXT [FILE|-]", args=(1, 2)),
+    "context import": Command(_import, "CONTEXT FILE|-", args=(2, 2)),
     "context rm": Command(
         _remove,
         "CONTEXT [CONTEXT...]",

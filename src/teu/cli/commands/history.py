@@ -86,7 +86,12 @@ _HISTORY = Listing(
 def _history(session: Session, options: Options, arguments: list[str]) -> int:
     from teu.cli.client import escape
 
-    steps = session.client.get(f"/images/{escape(arguments[0])}/history")
+    query: dict[str, str] = {}
+    if options.text("platform"):
+        from teu.cli.platforms import as_json
+
+        query["platform"] = as_json(options.text("platform"))
+    steps = session.client.get(f"/images/{escape(arguments[0])}/history", query)
     human_readable, full = options.flag("human"), options.flag("no-trunc")
     form = options.text("format") or "table"
     if form == "table":
@@ -108,7 +113,7 @@ COMMANDS = {
                  "'table', 'table TEMPLATE', 'json', or a Go template for each step"),
             Flag("human", "H", "bool", "Sizes and times for people (default true)", default=True),
             Flag("no-trunc", "", "bool", "Do not cut ids and commands"),
-            Flag("platform", "", "string", "Platform of a multi-platform image", missing=True),
+            Flag("platform", "", "string", "Show only this platform's variant", since="1.48"),
             Flag("quiet", "q", "bool", "Print only ids"),
         ),
     ),

@@ -13,9 +13,9 @@ def remove(session: Session, options: Options, names: list[str]) -> int:
         "noprune": options.flag("no-prune"),
     }
     if platforms := options.texts("platform"):
-        from teu.cli.transfer import platform_json
+        from teu.cli.platforms import as_json
 
-        query["platforms"] = [platform_json(text) for text in platforms]
+        query["platforms"] = [as_json(text) for text in platforms]
     problems = []
     for name in names:
         try:

@@ -194,8 +194,13 @@ def _containers(session: Session, options: Options, arguments: list[str]) -> int
 
 
 def _images(session: Session, options: Options, arguments: list[str]) -> int:
+    query: dict[str, Any] = {}
+    if options.text("platform"):
+        from teu.cli.platforms import as_json
+
+        query["platform"] = as_json(options.text("platform"))
     form = options.text("format")
-    return show(session, arguments, form, lambda name: fetch(session, "image", name))
+    return show(session, arguments, form, lambda name: fetch(session, "image", name, query))
 
 
 def _networks(session: Session, options: Options, arguments: list[str]) -> int:
@@ -237,7 +242,7 @@ COMMANDS = {
         args=(1, None),
         flags=(
             _FORMAT,
-            Flag("platform", "", "string", "Platform of a multi-platform image", missing=True),
+            Flag("platform", "", "string", "Show only this platform's variant", since="1.49"),
         ),
     ),
     "network inspect": Command(

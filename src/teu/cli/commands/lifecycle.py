@@ -120,6 +120,8 @@ def remove(session: Session, options: Options, names: list[str]) -> int:
         "link": options.flag("link"),
         "force": options.flag("force"),
     }
+    if not all(name.strip("/") for name in names):
+        raise Failure("container name cannot be empty")
     return _change(session, names, "", query, method="DELETE")
 
 

@@ -133,16 +133,11 @@ def _volumes(session: Session, options: Options, _arguments: list[str]) -> int:
 
 
 def _builds(session: Session, options: Options, _arguments: list[str]) -> int:
-    warning = "This will remove all dangling build cache."
-    if options.flag("all"):
-        warning = "This will remove all build cache."
-    if _refused(session, options, warning):
+    what = "all build cache" if options.flag("all") else "all dangling build cache"
+    question = f"WARNING! This will remove {what}. {_SURE}"
+    if not options.flag("force") and not confirm(session, question):
         return 0
-    removed = _prune_builds(session, options.texts("filter"), options.flag("all"))
-    if removed.text:
-        session.out(removed.text + "\n")
-    session.out(f"Total:\t{_size(removed.size_bytes)}\n")
-    return 0
+    return _finish(session, _prune_builds(session, options.texts("filter"), options.flag("all")))
 
 
 def _system(session: Session, options: Options, _arguments: list[str]) -> int:

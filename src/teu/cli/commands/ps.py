@@ -6,7 +6,7 @@ from teu.cli import filters, human
 from teu.cli.grammar import Command, Flag
 from teu.cli.quoting import quote
 from teu.cli.session import Failure
-from teu.cli.tables import Listing, render
+from teu.cli.tables import Listing, plain_fields, render
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -111,7 +111,8 @@ def _platform(row: ContainerRow) -> Any:
     from teu.cli.template.values import Shown
 
     parts = [platform.get(name, "") for name in ("os", "architecture", "variant")]
-    return Shown("/".join(part for part in parts if part), platform)
+    order = ("architecture", "os", "os.version", "os.features", "variant")
+    return Shown("/".join(filter(None, parts)), {n: platform[n] for n in order if n in platform})
 
 
 def ports_text(ports: list[dict[str, Any]]) -> str:
@@ -232,18 +233,18 @@ def _list(session: Session, options: Options, _arguments: list[str]) -> int:
 
 def _wants_size(options: Options, form: str) -> bool:
     """Sizes cost the daemon a walk over files: asked for only when they will be shown."""
-    if form:
-        row = ContainerRow({}, False)
-        _try_format(form, row)
-        if row.asks_size and not options.changed("size") and not options.flag("quiet"):
-            return True
+    asked = bool(form) and _shows_size(form)
+    if asked and not options.changed("size") and not options.flag("quiet"):
+        return True
     return options.flag("size")
 
 
-def _try_format(form: str, row: ContainerRow) -> None:
-    """Fills `form` from an empty row. Raises: Failure when it is wrong."""
-    if "{{" not in form:
-        return
+def _shows_size(form: str) -> bool:
+    """Raises: Failure when `form` is wrong; it is tried on an empty row."""
+    fields = plain_fields(CONTAINERS, form)
+    if fields is not None:
+        return "Size" in fields
+    row = ContainerRow({}, False)
     from teu.cli.template import TemplateError, parse
     from teu.cli.template.values import Record
 
@@ -255,6 +256,7 @@ def _try_format(form: str, row: ContainerRow) -> None:
         template.execute(Record(CONTAINERS.type, CONTAINERS.methods, row))
     except TemplateError as error:
         raise Failure(f"failed to execute template: {error}") from None
+    return row.asks_size
 
 
 def _format(form: str, quiet: bool, with_size: bool) -> str:

@@ -17,37 +17,6 @@ _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = (
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"
 )  # fmt: skip
-_LAYOUT = """{{with .Client -}}
-Client:
- Version:	{{.Version}}
- API version:	{{.APIVersion}}{{if ne .APIVersion .DefaultAPIVersion}} (downgraded from \
-{{.DefaultAPIVersion}}){{end}}
- Python version:	{{.GoVersion}}
- OS/Arch:	{{.Os}}/{{.Arch}}
- Context:	{{.Context}}
-{{- end}}
-
-{{- if ne .Server nil}}{{with .Server}}
-
-Server:{{if ne .Platform.Name ""}} {{.Platform.Name}}{{end}}
- {{- range $component := .Components}}
- {{$component.Name}}:
-  {{- if eq $component.Name "Engine" }}
-  Version:	{{.Version}}
-  API version:	{{index .Details "ApiVersion"}} (minimum version {{index .Details "MinAPIVersion"}})
-  Go version:	{{index .Details "GoVersion"}}
-  Git commit:	{{index .Details "GitCommit"}}
-  Built:	{{index .Details "BuildTime"}}
-  OS/Arch:	{{index .Details "Os"}}/{{index .Details "Arch"}}
-  Experimental:	{{index .Details "Experimental"}}
-  {{- else }}
-  Version:	{{$component.Version}}
-  {{- range $key, $value := $component.Details}}
-  {{$key}}:	{{$value}}
-   {{- end}}
-  {{- end}}
- {{- end}}
- {{- end}}{{- end}}"""
 
 
 def client_facts(session: Session) -> dict[str, Any]:
@@ -71,29 +40,73 @@ def client_facts(session: Session) -> dict[str, Any]:
 
 
 def _version(session: Session, options: Options, _arguments: list[str]) -> int:
-    from teu.cli.tables import tabulate
-    from teu.cli.template import TemplateError, parse
-
     form = options.text("format")
-    try:
-        template = parse({"": _LAYOUT, "json": "{{json .}}"}.get(form, form), "version")
-    except TemplateError as error:
-        raise Failure(f"template parsing error: {error}", TEMPLATE_STATUS) from None
+    template = _parse("{{json .}}" if form == "json" else form) if form else None
     problem: Failure | None = None
     server: dict[str, Any] | None = None
     try:
-        server = session.client.get("/version")
+        server = _with_engine(session.client.get("/version"))
     except Failure as failure:
         problem = failure
     client = client_facts(session)
     client["ApiVersion"] = session.client.version
-    text, error_text = _fill(template, {"Client": client, "Server": _with_engine(server)})
+    if template is None:
+        text, error_text = _layout(client, server), ""
+    else:
+        text, error_text = _fill(template, {"Client": client, "Server": server})
+    from teu.cli.tables import tabulate
+
     session.out(tabulate(text + "\n", minimum=20, padding=1))
     if problem is not None:
         raise problem
     if error_text:
         raise Failure(error_text)
     return 0
+
+
+def _parse(form: str) -> Any:
+    from teu.cli.template import TemplateError, parse
+
+    try:
+        return parse(form, "version")
+    except TemplateError as error:
+        raise Failure(f"template parsing error: {error}", TEMPLATE_STATUS) from None
+
+
+def _layout(client: dict[str, Any], server: dict[str, Any] | None) -> str:
+    """The text for people; a tab stands between a label and its value."""
+    api, newest = client["ApiVersion"], client["DefaultAPIVersion"]
+    downgraded = f" (downgraded from {newest})" if api != newest else ""
+    lines = [
+        "Client:",
+        f" Version:\t{client['Version']}",
+        f" API version:\t{api}{downgraded}",
+        f" Python version:\t{client['GoVersion']}",
+        f" OS/Arch:\t{client['Os']}/{client['Arch']}",
+        f" Context:\t{client['Context']}",
+    ]
+    if server is not None:
+        name = (server.get("Platform") or {}).get("Name", "")
+        lines += ["", f"Server: {name}".rstrip()]
+        for component in server["Components"]:
+            lines += _component_lines(component)
+    return "\n".join(lines)
+
+
+def _component_lines(component: dict[str, Any]) -> list[str]:
+    details = component.get("Details") or {}
+    lines = [f" {component['Name']}:", f"  Version:\t{component.get('Version', '')}"]
+    if component["Name"] != "Engine":
+        return lines + [f"  {name}:\t{details[name]}" for name in sorted(details)]
+    minimum = details.get("MinAPIVersion", "")
+    lines.append(f"  API version:\t{details.get('ApiVersion', '')} (minimum version {minimum})")
+    for label, name in (
+        ("Go version", "GoVersion"), ("Git commit", "GitCommit"), ("Built", "BuildTime")
+    ):  # fmt: skip
+        if details.get(name):
+            lines.append(f"  {label}:\t{details[name]}")
+    lines.append(f"  OS/Arch:\t{details.get('Os', '')}/{details.get('Arch', '')}")
+    return [*lines, f"  Experimental:\t{details.get('Experimental', '')}"]
 
 
 def _fill(template: Any, data: dict[str, Any]) -> tuple[str, str]:
@@ -109,10 +122,8 @@ def _fill(template: Any, data: dict[str, Any]) -> tuple[str, str]:
     return "".join(parts), ""
 
 
-def _with_engine(server: dict[str, Any] | None) -> dict[str, Any] | None:
+def _with_engine(server: dict[str, Any]) -> dict[str, Any]:
     """The daemon's answer with its build time as people read it and an Engine component."""
-    if server is None:
-        return None
     components = server.setdefault("Components", None) or []
     engines = [part for part in components if part.get("Name") == "Engine"]
     for engine in engines:

@@ -99,7 +99,7 @@ SHAPES = {
         AutoRemove bool
         VolumeDriver string
         VolumesFrom []string
-        ConsoleSize []uint
+        ConsoleSize [2]uint
         Annotations map[string]string?
         CapAdd []string
         CapDrop []string

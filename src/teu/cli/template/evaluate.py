@@ -68,7 +68,10 @@ class Evaluator:
     def run(self, data: Any) -> None:
         """Raises: TemplateError; what was written before stays written."""
         self._variables = [("$", data)]
-        self._walk_all(self._template.root, data)
+        try:
+            self._walk_all(self._template.root, data)
+        except RecursionError:
+            self._fail("templates or data are nested too deeply")
 
     # structure
 

@@ -172,7 +172,8 @@ def _plain(arguments: tuple[Any, ...]) -> str:
     """The arguments as `print` would join them, for the escaping functions."""
     if len(arguments) == 1 and isinstance(arguments[0], str):
         return arguments[0]
-    return sprint([text_of(v) if isinstance(v, Struct) else v for v in arguments])
+    odd = (Struct, type(None), type(NO_VALUE))
+    return sprint([text_of(value) if isinstance(value, odd) else value for value in arguments])
 
 
 def _html(*arguments: Any) -> str:
@@ -271,9 +272,14 @@ def _title(text: str) -> str:
         word = (
             previous == "_" or previous.isalnum() or (previous > "\x7f" and not previous.isspace())
         )
-        parts.append(char if word else char.title())
+        parts.append(char if word else _one(char, char.title()))
         previous = char
     return "".join(parts)
+
+
+def _one(char: str, changed: str) -> str:
+    """Go maps letter by letter: ß has no capital of one letter, so it stays."""
+    return changed if len(changed) == 1 else char
 
 
 def _pad(text: str, before: int, after: int) -> str:
@@ -318,8 +324,8 @@ FUNCTIONS: dict[str, Method] = {
     "split": Method(_split, (_TEXT, _TEXT)),
     "join": Method(_join, ("[]string", _TEXT)),
     "title": Method(_title, (_TEXT,)),
-    "lower": Method(lambda text: text.lower(), (_TEXT,)),
-    "upper": Method(lambda text: text.upper(), (_TEXT,)),
+    "lower": Method(lambda text: "".join(_one(char, char.lower()) for char in text), (_TEXT,)),
+    "upper": Method(lambda text: "".join(_one(char, char.upper()) for char in text), (_TEXT,)),
     "pad": Method(_pad, (_TEXT, "int", "int")),
     "truncate": Method(_truncate, (_TEXT, "int")),
 }

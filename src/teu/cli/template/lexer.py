@@ -218,7 +218,7 @@ class _Lexer:
 
     def _word(self, start: int, char: str) -> bool:
         follower = self._text[start + 1 : start + 2]
-        if char == "$" or (char == "." and not _is_digit(follower)):
+        if char == "$" or (char == "." and follower and not _is_digit(follower)):
             return self._name(start, VARIABLE if char == "$" else FIELD)
         if char in "+-." or _is_digit(char):
             return self._number(start)
@@ -249,11 +249,11 @@ class _Lexer:
         return True
 
     def _number(self, start: int) -> bool:
-        if self._scan_number() and self._text[self._at : self._at + 1] not in ("+", "-"):
-            self._emit(NUMBER, start)
-            return True
-        if self._text[self._at : self._at + 1] in ("+", "-"):
-            self._scan_number()
+        if self._scan_number():
+            if self._text[self._at : self._at + 1] not in ("+", "-"):
+                self._emit(NUMBER, start)
+                return True
+            self._scan_number()  # a complex number, if anything: shown whole
         return self._fail(start, f"bad number syntax: {quote(self._text[start : self._at])}")
 
     def _scan_number(self) -> bool:
@@ -274,6 +274,7 @@ class _Lexer:
         if self._accept(exponent):
             self._accept("+-")
             self._accept_run(_DIGITS)
+        self._accept("i")  # an imaginary number, which the parser refuses
         if _is_alphanumeric(self._text[self._at : self._at + 1]):
             self._at += 1
             return False

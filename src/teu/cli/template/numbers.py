@@ -13,10 +13,7 @@ def read_number(text: str) -> tuple[int | float, bool]:
     Raises: ValueError with Go's text.
     """
     if text[0] == "'":
-        try:
-            return ord(unquote(text)), False
-        except ValueError:
-            raise ValueError(f"malformed character constant: {text}") from None
+        return ord(unquote(text)), False
     value = _read_int(text)
     if value is not None and -_INT_LIMIT <= value < 2 * _INT_LIMIT:
         return value, value >= _INT_LIMIT

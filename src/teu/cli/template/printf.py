@@ -81,7 +81,7 @@ class _Printer:
         notes = ""
         while self._char() and self._char() in "#0+- ":
             spec.flags += self._take()
-        had_index = self._index()
+        had_index = self._index() and self._char() != "*"
         spec.width, note = self._number(had_index)
         notes += note and "%!(BADWIDTH)"
         if spec.width is not None and spec.width < 0:
@@ -91,7 +91,8 @@ class _Printer:
             spec.flags = spec.flags.replace("0", "")
         if self._char() == ".":
             self._take()
-            had_index = self._index()
+            self._good_index = self._good_index and not had_index
+            had_index = self._index() and self._char() != "*"
             spec.precision, note = self._number(had_index)
             if spec.precision is None and not note:
                 spec.precision = 0
@@ -186,7 +187,14 @@ def _format(spec: _Spec, value: Any, inside: bool = False) -> str:
 
 
 def _bad(spec: _Spec, value: Any) -> str:
-    return f"%!{spec.verb}({_typed(value)})"
+    """The mark of a verb that does not fit; the flags still count for the value inside."""
+    verb, flags = spec.verb, spec.flags
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    spec.verb = "v" if not number else "d" if isinstance(value, int) else "g"
+    spec.flags = flags.replace("#", "")
+    text = _format(spec, value)
+    spec.verb, spec.flags = verb, flags
+    return f"%!{verb}({type_name(value)}={text})"
 
 
 def _format_parts(spec: _Spec, value: Any) -> str:
@@ -266,12 +274,12 @@ def _format_float(spec: _Spec, value: float) -> str:
     if verb not in "veEfFgGbxX":
         return _bad(spec, value)
     text = _float_text(spec, value)
-    if verb in "EG":
-        text = text.replace("e", "E")
-    if " " in spec.flags and text[0] not in "+-":
-        text = " " + text
-    if "+" in spec.flags and text[0] not in "+-":
-        text = "+" + text
+    if verb in "EGX":
+        text = text.upper().replace("+INF", "+Inf").replace("NAN", "NaN")
+    plus = "+" in spec.flags and verb != "v"
+    sign = "+" if plus else " " if " " in spec.flags else ""
+    if text[0] not in "+-":
+        text = sign + text
     return spec.pad(text, zero=text[-1] not in "fN")
 
 
@@ -284,8 +292,19 @@ def _float_text(spec: _Spec, value: float) -> str:
             return format_float(value)
         return _general(value, precision or 1)
     if verb in "bx":
-        return value.hex()
+        return _binary_exponent(value, verb)
     return format(value, f".{6 if precision is None else precision}{verb}")
+
+
+def _binary_exponent(value: float, verb: str) -> str:
+    """%b: `4503599627370496p-52`; %x: `0x1.8p+00`."""
+    sign = "-" if str(value).startswith("-") else ""
+    mantissa, _, exponent = value.hex().lstrip("-").partition("p")
+    whole, _, fraction = mantissa.removeprefix("0x").partition(".")
+    if verb == "b":
+        return f"{sign}{int(whole + fraction, 16)}p{int(exponent) - 4 * len(fraction):+d}"
+    fraction = fraction.rstrip("0")
+    return f"{sign}0x{whole}{'.' if fraction else ''}{fraction}p{int(exponent):+03d}"
 
 
 def _general(value: float, precision: int) -> str:

@@ -286,6 +286,11 @@ class Book:
             element = kind[2:]
             found = raw if isinstance(raw, list) else []
             return Slice([self.convert(element, item) for item in found], element, raw is None)
+        if kind[0] == "[":
+            length, _, element = kind[1:].partition("]")
+            found = list(raw) if isinstance(raw, list) else []
+            found += [None] * (int(length) - len(found))
+            return Slice([self.convert(element, item) for item in found], element)
         if kind.startswith("map["):
             key, _, element = kind[4:].partition("]")
             items = raw if isinstance(raw, dict) else {}
