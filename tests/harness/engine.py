@@ -53,10 +53,10 @@ class Slot:
 class Engine:
     """One daemon with its roots, socket, bridge and log."""
 
-    def __init__(self, registry: str, options: tuple[str, ...] = ()) -> None:
-        self.kind = KIND
+    def __init__(self, registry: str, kind: str = KIND) -> None:
+        self.kind = kind
         self.registry = registry
-        self.options = options
+        self.options: tuple[str, ...] = ()  # more of the daemon's command line
         self.known_ids: set[str] = set()  # containers that the leak check must look for
         self.process: subprocess.Popen[bytes] | None = None
         self._containerd: subprocess.Popen[bytes] | None = None  # the peer's
@@ -67,9 +67,9 @@ class Engine:
         self.log = self.root / "log"
         self.log.touch()
         self.socket = self.root / "s"
-        if KIND.startswith("unix://"):
+        if kind.startswith("unix://"):
             self.kind = "external"
-            self.socket = Path(KIND.removeprefix("unix://"))
+            self.socket = Path(kind.removeprefix("unix://"))
         else:
             self.slot = Slot()
             self.bridge = f"tt{self.slot.number}"

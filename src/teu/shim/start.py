@@ -12,11 +12,12 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from teu.shim.files import Directory
+from teu.shim.files import Directory, read_file
 from teu.shim.loop import READ, Loop
 from teu.shim.session import Stdio, set_window_size
 
 _WORDS_BYTES = 1 << 16
+_ENVIRONMENT = dict(os.environb)
 _DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores them; containers must not
 
 
@@ -80,7 +81,7 @@ class Start:
             self.runtime_pid = os.posix_spawnp(
                 argv[0],
                 [*argv, target],
-                os.environ,
+                _ENVIRONMENT,
                 file_actions=[(os.POSIX_SPAWN_DUP2, fd, at) for at, fd in enumerate(child_fds)],
                 setpgroup=0,
                 setsigmask=[],
@@ -204,8 +205,7 @@ def _rights(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
 def process_start_time(pid: int) -> int:
     """Field 22 of /proc/PID/stat, also of a zombie; 0 if there is no such process."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rsplit(b")", 1)[1].split()[19])
+        return int(read_file(f"/proc/{pid}/stat").rsplit(b")", 1)[1].split()[19])
     except (OSError, IndexError, ValueError):
         return 0
 

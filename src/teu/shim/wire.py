@@ -36,9 +36,9 @@ Shim to daemon:
 
 Files in the container's DIRECTORY, each written to a temporary name and renamed:
     shim.sock    listening while the container runs
-    state.json   {"id", "status": "starting" | "running" | "exited", "shim_pid", "pid",
-                  "pid_started", "started_ns", "log_error"}
+    state.json   {"id", "shim_pid", "pid", "pid_started", "started_ns", "log_error"}: since it runs
     exit.json    {"exit_code", "signal" | null, "finished_ns", "oom_killed"}: before anybody is told
+    fault.json   {"at_ns", "fault"}: the last thing that went wrong in the shim itself
 """
 
 import array

@@ -16,7 +16,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspa
 
 from teu.shim.reader import LogReader
 from teu.shim.shim import Shim
-from teu.shim.wire import BadMessage, Message, close_all, receive
+from teu.shim.wire import BadMessage, Message, close_all, receive, send
 
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
@@ -29,6 +29,7 @@ def main() -> None:
     os.chdir("/")
     os.umask(0o022)
     _prctl(_PR_SET_NAME, b"teu-zygote", 0, 0, 0)
+    _warm_up()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps them
     gc.collect()
     gc.freeze()
@@ -44,6 +45,17 @@ def main() -> None:
         if os.fork() == 0:
             _become(control, message, fds)
         close_all(fds)
+
+
+def _warm_up() -> None:
+    """Runs what every shim runs first, so that its caches are filled before the fork: -0.3 MiB."""
+    for _ in range(10):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        shim = Shim(theirs)
+        send(ours, {"op": "state", "id": 1, "clients": [], "log": {"path": "", "max_size": 0}})
+        shim.warm_up()
+        receive(ours)
+        ours.close()
 
 
 def _become(control: socket.socket, message: Message, fds: list[int]) -> None:

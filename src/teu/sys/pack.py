@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from teu.errors import SystemFailure
+from teu.sys.overlayfs import OPAQUE_MARKER, OPAQUE_XATTR, WHITEOUT_PREFIX, is_whiteout
 from teu.sys.tarheader import (
     BLOCK_DEVICE,
     CHARACTER,
@@ -27,7 +28,6 @@ from teu.sys.tarheader import (
     Entry,
     build,
 )
-from teu.sys.unpack import OPAQUE_MARKER, OPAQUE_XATTR, WHITEOUT_PREFIX
 
 _CHUNK_BYTES = 1 << 20
 _MAX_DEPTH = 500  # each level keeps a descriptor
@@ -108,7 +108,7 @@ class _Packer:
         kind = _KINDS.get(stat.S_IFMT(found.st_mode))
         if kind is None or (self._skip is not None and self._skip(path, found)):
             return
-        if self._whiteouts and kind == CHARACTER and found.st_rdev == 0:
+        if self._whiteouts and is_whiteout(found):
             yield build(_marker(here.path + WHITEOUT_PREFIX + name))
             return
         entry = _described(path, kind, found)
