@@ -44,9 +44,11 @@ class Process:
 
 
 class Shim:
-    """Call `run`; it returns when there is nothing left to do."""
+    """Call `run`; it returns when there is nothing left to do. `executable` is what to execute
+    for the runtime (see program.py)."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, executable: str) -> None:
+        self._executable = executable
         self._loop = Loop()
         self._daemons = Daemons(self._loop, self._handle)
         self._directory: Directory | None = None
@@ -139,7 +141,8 @@ class Shim:
                 on_done=lambda error: self._launched(start, error),
             )
             verb = ["run", "-d", "--bundle", spec["bundle"]]
-            start.spawn(self._runtime, verb, spec["container"], spec["timeout_s"])
+            command = [*self._runtime, *verb]
+            start.spawn(self._executable, command, spec["container"], spec["timeout_s"])
         except (StartError, OSError) as error:
             self._fail(error if isinstance(error, StartError) else StartError("start", str(error)))
             return
@@ -185,7 +188,8 @@ class Shim:
         self._execs[name] = process
         self._attach_all(process, message, fds)
         try:
-            start.spawn(self._runtime, verb, self._spec["container"], message["timeout_s"])
+            command = [*self._runtime, *verb]
+            start.spawn(self._executable, command, self._spec["container"], message["timeout_s"])
         except (StartError, OSError):
             self._execs.pop(name).session.abandon()
             raise

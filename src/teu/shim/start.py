@@ -65,12 +65,12 @@ class Start:
         self._pipes: list[int] = []
         self._timed_out = False
 
-    def spawn(self, runtime: list[str], verb: list[str], target: str, timeout_s: float) -> None:
-        """Runs `runtime… verb… --pid-file P [--console-socket S] target`.
+    def spawn(self, executable: str, command: list[str], target: str, timeout_s: float) -> None:
+        """Runs `command… --pid-file P [--console-socket S] target`.
 
         Raises: StartError if it cannot even be executed.
         """
-        argv = [*runtime, *verb, "--pid-file", f"{self._directory.path}/{self._pid_file}"]
+        argv = [*command, "--pid-file", f"{self._directory.path}/{self._pid_file}"]
         if self._tty:
             self._console = self._directory.listen(self._socket_name, socket.SOCK_STREAM)
             self._loop.watch(self._console.fileno(), READ, lambda _: self._accept())
@@ -79,7 +79,7 @@ class Start:
         child_fds = self._open_stdio()
         try:
             self.runtime_pid = os.posix_spawnp(
-                argv[0],
+                executable,
                 [*argv, target],
                 _ENVIRONMENT,
                 file_actions=[(os.POSIX_SPAWN_DUP2, fd, at) for at, fd in enumerate(child_fds)],

@@ -4,7 +4,8 @@ Unix sockets of type SOCK_SEQPACKET: one packet is one JSON object, with descrip
 beside it, so there is never half a message. All text is UTF-8, instants are epoch nanoseconds.
 
 Daemon to zygote (a socketpair, inherited; no answers):
-    {"role": "shim"} + [connection]           fork a shim that is served by this connection
+    {"role": "shim", "runtime": PROGRAM} + [connection]
+                                              fork a shim that is served by this connection
     {"role": "logs", …reader.Request} + [client, …]   fork a log reader
 
 Daemon to shim (that connection, or any number of later ones to DIRECTORY/shim.sock):

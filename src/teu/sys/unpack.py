@@ -25,7 +25,6 @@ from teu.sys.beneath import open_beneath, open_directory, remove_tree
 from teu.sys.overlayfs import (
     OPAQUE_MARKER,
     OPAQUE_XATTR,
-    OVERLAY_XATTRS,
     WHITEOUT_META_PREFIX,
     WHITEOUT_PREFIX,
     is_whiteout,
@@ -45,6 +44,7 @@ from teu.sys.tarheader import (
     clamp_time,
 )
 from teu.sys.tarstream import TarStream
+from teu.sys.xattrs import set_xattr
 
 _IMPLIED_MODE = 0o755
 _CACHED_DIRECTORIES = 64
@@ -76,13 +76,20 @@ class _Place:
 class Unpacker:
     """Unpacks archives below `root` (an existing directory). Close it after use.
 
+    `keep_kinds` refuses to put a file where a directory is, and the other way round.
     `skeleton` records what is needed to make the archive again; the stream's `on_raw` must be its
     `raw`. Not for two threads at once; nobody else may write below `root` meanwhile.
     """
 
     def __init__(
-        self, root: Path, *, whiteouts: bool = False, skeleton: SkeletonWriter | None = None
+        self,
+        root: Path,
+        *,
+        whiteouts: bool = False,
+        skeleton: SkeletonWriter | None = None,
+        keep_kinds: bool = False,
     ) -> None:
+        self._keep_kinds = keep_kinds
         self._root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._root_path = os.fsencode(os.readlink(f"/proc/self/fd/{self._root_fd}"))
         self._whiteouts = whiteouts
@@ -262,7 +269,7 @@ class Unpacker:
             if not stat.S_ISDIR(found.st_mode):
                 # A whiteout of the same layer hides what is below; so does the new directory.
                 opaque = self._whiteouts and is_whiteout(found)
-                self._clear_way(place)
+                self._clear_way(place, directory=True)
                 os.mkdir(place.name, 0o700, dir_fd=place.parent_fd)
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(place.name, flags, dir_fd=place.parent_fd)
@@ -377,9 +384,12 @@ class Unpacker:
 
     # --- replacing ----------------------------------------------------------------------
 
-    def _clear_way(self, place: _Place) -> None:
+    def _clear_way(self, place: _Place, directory: bool = False) -> None:
         """Removes what an earlier entry put at this place (a later entry wins)."""
         found = os.stat(place.name, dir_fd=place.parent_fd, follow_symlinks=False)
+        if self._keep_kinds and directory != stat.S_ISDIR(found.st_mode):
+            old, new = ("non-directory", "directory") if directory else ("directory", "file")
+            raise InvalidArchive(f'cannot overwrite {old} "{os.fsdecode(place.path)}" with {new}')
         if stat.S_ISREG(found.st_mode):
             self._drop_file(place.parent_fd, place.name, place.path, found)
         elif stat.S_ISDIR(found.st_mode):
@@ -433,7 +443,7 @@ class Unpacker:
             os.fchown(fd, entry.uid, entry.gid)
         os.fchmod(fd, entry.mode)
         for name, value in entry.xattrs.items():
-            _set_xattr(fd, name, value)
+            set_xattr(fd, name, value)
 
     def _set_attributes_at(self, place: _Place, entry: Entry) -> None:
         """For what must not be opened: symlinks, devices, FIFOs."""
@@ -445,7 +455,7 @@ class Unpacker:
         if entry.kind != SYMLINK:
             os.chmod(place.name, entry.mode, dir_fd=place.parent_fd)
         for name, value in entry.xattrs.items():
-            _set_xattr(path, name, value)
+            set_xattr(path, name, value)
         os.utime(
             place.name, ns=_times(entry.mtime_ns), dir_fd=place.parent_fd, follow_symlinks=False
         )
@@ -463,18 +473,6 @@ class Unpacker:
 def _times(mtime_ns: int) -> tuple[int, int]:
     instant = clamp_time(mtime_ns)
     return instant, instant
-
-
-def _set_xattr(target: int | bytes, name: bytes, value: bytes) -> None:
-    """An archive never sets overlayfs's own xattrs: they redirect to other layers' files."""
-    if name.startswith(OVERLAY_XATTRS):
-        return
-    try:
-        os.setxattr(target, name, value, follow_symlinks=isinstance(target, int))
-    except OSError as error:
-        not_on_this_kind = error.errno == errno.EPERM and name.startswith(b"user.")
-        if error.errno != errno.ENOTSUP and not not_on_this_kind:
-            raise
 
 
 def _shown(entry: Entry) -> str:
