@@ -71,12 +71,12 @@ find_python() {
 # need_python: sets PYTHON to one that can make virtual environments.
 need_python() {
     find_python
-    if [ -z "$PYTHON" ]; then
-        if [ -x /usr/bin/python3 ]; then # too old, as on Ubuntu 22.04
-            install_packages python3.11 python3.11-venv
-        else
-            install_packages python3 python3-venv
-        fi
+    if [ -z "$PYTHON" ] && [ ! -x /usr/bin/python3 ]; then
+        install_packages python3 python3-venv
+        find_python
+    fi
+    if [ -z "$PYTHON" ]; then # the usual one is too old, as on Ubuntu 22.04
+        install_packages python3.11 python3.11-venv
         find_python
     fi
     [ -n "$PYTHON" ] || die "there is no Python 3.11 or newer" \

@@ -85,25 +85,26 @@ def parse(words: Sequence[str], program: Program) -> CommandLine:
     """Raises: BadCommandLine with pflag's text."""
     found = CommandLine()
     queue = list(words)
+    if queue and queue[-1] == "--":
+        queue.pop()
     try:
         while queue:
-            _take(found, queue.pop(0), queue)
+            word = queue.pop(0)
+            if not word.startswith("-") or word in ("-", "--"):
+                raise ValueError(f'"{program.name}" accepts no arguments: {word}')
+            _take(found, word, queue)
     except ValueError as error:
         raise BadCommandLine(f"{error}\nSee '{program.name} --help'.") from None
     return found
 
 
 def _take(found: CommandLine, word: str, rest: list[str]) -> None:
-    if word == "--" and not rest:
-        return
-    if word.startswith("--") and word != "--":
+    if word.startswith("--"):
         name, equals, value = word[2:].partition("=")
         flag = _known(name)
         _store(found, flag, _value(flag, equals, value, rest, f"--{name}"))
-    elif word.startswith("-") and len(word) > 1 and word != "--":
-        _take_cluster(found, word[1:], rest)
     else:
-        raise ValueError(f'accepts no arguments: "{word if word != "--" else rest[0]}"')
+        _take_cluster(found, word[1:], rest)
 
 
 def _take_cluster(found: CommandLine, letters: str, rest: list[str]) -> None:

@@ -103,8 +103,7 @@ def _write_pidfile(path: Path) -> None:
     pid = _read_pid(path)
     if pid and pid != os.getpid() and _is_writer(pid, path):
         raise AlreadyRunning(
-            f"failed to start daemon, ensure teud is not running or delete {path}: process with "
-            f"PID {pid} is still running"
+            f"ensure teud is not running or delete {path}: process with PID {pid} is still running"
         )
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -17,14 +17,15 @@ import uvloop
 
 from teu import __version__
 from teu.daemon import logs
-from teu.daemon.commandline import BadCommandLine, Program, help_text, parse, program_for
+from teu.daemon.commandline import DOCKERD, BadCommandLine, Program, help_text, parse, program_for
 from teu.daemon.config import DaemonConfig
-from teu.daemon.load import Loaded, load
+from teu.daemon.load import BadConfiguration, Loaded, load
 from teu.daemon.lock import Claim
 from teu.daemon.service import Engine, Service
 from teu.errors import EngineError
 
 UMASK = 0o022
+DOCKER_VERSION = "28.3.0"  # the Docker of API 1.51
 EXIT_REFUSED = 1
 EngineFactory = Callable[[DaemonConfig], Engine]
 log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ def run(
             print(help_text(program), end="")
             return 0
         if line.version:
-            print(f"{program.name} version {__version__}")
+            print(_version(program))
             return 0
 
         def read() -> Loaded:
@@ -65,13 +66,18 @@ def run(
             print("configuration OK", file=sys.stderr)
             return 0
         return _serve(loaded, program, environ, make_engine, lambda: read().config)
-    except BadCommandLine as error:
-        print(
-            f"{program.name}: {error}" if "accepts no" in error.message else error, file=sys.stderr
-        )
+    except (BadCommandLine, BadConfiguration) as error:
+        print(error, file=sys.stderr)
     except EngineError as error:
         print(f"failed to start daemon: {error}", file=sys.stderr)
     return EXIT_REFUSED
+
+
+def _version(program: Program) -> str:
+    """Scripts that ask `dockerd` expect Docker's words and a version whose features they know."""
+    if program is DOCKERD:
+        return f"Docker version {DOCKER_VERSION}, build teu-{__version__}"
+    return f"{program.name} version {__version__}"
 
 
 def _serve(
