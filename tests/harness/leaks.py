@@ -1,8 +1,10 @@
 """What an engine leaves behind: every trace that a removed container may have on the machine."""
 
 import os
+import re
 import sqlite3
 import subprocess
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,9 +69,16 @@ def traces(engine: Engine, before: Snapshot, gone: set[str]) -> list[str]:
     return found
 
 
-def fd_count(pid: int) -> int:
-    """How many descriptors a process has open."""
-    return len(os.listdir(f"/proc/{pid}/fd"))
+def open_files(pid: int) -> Counter[str]:
+    """What a process has open, by kind: paths as they are, sockets and the like without number."""
+    found: Counter[str] = Counter()
+    for entry in os.scandir(f"/proc/{pid}/fd"):
+        try:
+            target = os.readlink(entry.path)
+        except OSError:
+            continue
+        found[re.sub(r":\[\d+\]$", "", target)] += 1
+    return found
 
 
 def _named(engine: Engine, gone: set[str]) -> list[str]:
@@ -146,7 +155,7 @@ def _links(engine: Engine) -> set[str]:
 def _rules(engine: Engine) -> set[str]:
     """Lines of the whole ruleset that name the engine's bridge or one of its addresses."""
     done = subprocess.run(
-        ["nft", "-a", "list", "ruleset"], capture_output=True, text=True, check=True
+        ["nft", "list", "ruleset"], capture_output=True, text=True, check=True
     )
     prefix = engine.gateway.rpartition(".")[0] + "."
     lines = (line.strip() for line in done.stdout.replace(", ", "\n").splitlines())
