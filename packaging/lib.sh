@@ -86,23 +86,17 @@ need_python() {
     fi
 }
 
-# mount_cgroup_trees: on a hybrid host (cgroup v1, no service manager that looks after it) crun
-# needs every enabled controller mounted; mounts those that are not.
+# mount_cgroup_trees: on a host with cgroup v1 that no service manager looks after, crun needs every
+# controller in use (/proc/self/cgroup) mounted where it looks; mounts those that are not.
 mount_cgroup_trees() {
-    local name enabled
+    local name
     [ "$(stat -fc %T /sys/fs/cgroup 2>/dev/null)" = tmpfs ] || return 0
     ! has_systemd || return 0
-    while read -r name _ _ enabled; do
-        [ "$enabled" = 1 ] || continue
-        awk -v want="$name" '
-            $3 == "cgroup" { n = split($4, o, ","); for (i = 1; i <= n; i++) if (o[i] == want) f = 1 }
-            END { exit !f }' /proc/mounts && continue
-        for tree in /sys/fs/cgroup /sys/fs/cgroup/unified; do
-            ! grep -qw "$name" "$tree/cgroup.controllers" 2>/dev/null || continue 2
-        done
-        note "mounting the cgroup tree of $name (crun needs it; again after a reboot)"
+    for name in $(cut -d: -f2 /proc/self/cgroup | tr ',' '\n' | grep -v -e '=' -e '^$' || true); do
+        ! mountpoint -q "/sys/fs/cgroup/$name" || continue
+        note "mounting the cgroup tree of $name for crun (again after a reboot)"
         mkdir -p "/sys/fs/cgroup/$name"
         mount -t cgroup -o "$name" cgroup "/sys/fs/cgroup/$name" ||
-            note "that failed; containers may not start: see docs/configuration.md, cgroups"
-    done < <(tail -n +2 /proc/cgroups)
+            note "that failed; if containers do not start, mount all cgroup v1 trees, or use v2"
+    done
 }

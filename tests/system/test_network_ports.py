@@ -22,7 +22,11 @@ from netlab import (
     wait_until,
 )
 from teu.errors import EngineError, InvalidParameter
+from teu.model.network import NetworkCreate
 from teu.network.errors import NotConnected, PortTaken
+from teu.network.service import REPAIR_DELAY_S
+
+FORWARD_DROP = "{ type filter hook forward priority filter; policy drop; }"
 
 
 @pytest.mark.parametrize("bridge_netfilter", ["0", "1"])
@@ -212,11 +216,10 @@ def test_nobody_takes_a_published_port_from_us() -> None:
 
 def test_a_port_in_time_wait_can_be_published() -> None:
     async def scenario(lab: Lab) -> None:
-        with listener(8080) as server:
-            with socket.create_connection(("127.0.0.1", 8080)) as client:
-                accepted, _ = server.accept()
-                accepted.close()  # the server closes first: its side stays in TIME_WAIT
-                client.recv(1)
+        with listener(8080) as server, socket.create_connection(("127.0.0.1", 8080)) as client:
+            accepted, _ = server.accept()
+            accepted.close()  # the server closes first: its side stays in TIME_WAIT
+            client.recv(1)
         assert "TIME-WAIT" in sh("ss", "-tan")
         one = await lab.start()
         await one.publish({"80/tcp": ":8080"})
@@ -359,5 +362,73 @@ def test_ports_under_churn() -> None:
         await asyncio.gather(*(cycle(number) for number in range(10)))
         assert lab.published() == []
         assert lab.service.endpoints(lab.service.get("bridge").id) == []
+
+    Lab().run(scenario)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "flush ruleset",
+        "flush table inet teu",
+        "delete table inet teu",
+        "flush chain inet teu to-teu0",
+    ],
+)
+def test_a_flush_is_repaired_within_two_seconds(damage: str) -> None:
+    async def scenario(lab: Lab) -> None:
+        one = await lab.start("one")
+        await one.publish({"80/tcp": ":8080"})
+        before = nft("list", "table", "inet", "teu")
+        nft(*damage.split())
+        assert nft("list", "ruleset") != before
+        deadline = time.monotonic() + 2
+        while nft("list", "ruleset") != before:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.02)
+        with one.serve(80):
+            assert ask("127.0.0.1", 8080) == "172.17.0.1"
+
+    Lab().run(scenario)
+
+
+def test_repairs_do_not_answer_our_own_changes() -> None:
+    async def scenario(lab: Lab) -> None:
+        one = await lab.start("one")
+        await one.publish({"80/tcp": ":8080"})
+        handles = nft("-a", "list", "chain", "inet", "teu", "forward")
+        await lab.service.create(NetworkCreate(name="other"))
+        await lab.service.remove("other")
+        await one.release()
+        nft("add", "table", "ip", "foreign")
+        nft("add", "chain", "ip", "foreign", "some")
+        nft("delete", "table", "ip", "foreign")
+        await asyncio.sleep(2 * REPAIR_DELAY_S)
+        assert nft("-a", "list", "chain", "inet", "teu", "forward") == handles
+
+    Lab().run(scenario)
+
+
+def test_foreign_tables_are_left_alone_and_a_dropping_one_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.close()
+        nft("add", "table", "ip", "filter")
+        nft("add", "chain", "ip", "filter", "FORWARD", FORWARD_DROP)
+        nft("add", "chain", "ip", "filter", "DOCKER-USER")
+        nft("add", "rule", "ip", "filter", "FORWARD", "jump", "DOCKER-USER")
+        before = nft("list", "table", "ip", "filter")
+        await lab.open()
+        assert "ip filter FORWARD drops forwarded packets" in caplog.text
+        one = await lab.start()
+        await one.publish({"80/tcp": ":8080"})
+        with one.serve(80):
+            assert lab.from_outside(lambda: unreachable(HOST, 8080))
+            assert nft("list", "table", "ip", "filter") == before
+            for side in ("iifname", "oifname"):  # what the warning says
+                nft("insert", "rule", "ip", "filter", "DOCKER-USER", side, "teu0", "accept")
+            assert lab.from_outside(lambda: ask(HOST, 8080)) == OUTSIDE
+        nft("delete", "table", "ip", "filter")
 
     Lab().run(scenario)

@@ -27,7 +27,7 @@ LAYERS: tuple[frozenset[str], ...] = (
 )
 LAYER_OF = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 CLI_MAY_IMPORT = {"errors", "units", "clock", "ids", "cli"}
-SPAWNERS = {"sys/process.py"}
+SPAWNERS = {"sys/process.py", "cli/helper.py"}  # of the daemon; of the client (credentials)
 SPAWN_MODULES = {"subprocess", "multiprocessing", "pty"}
 SPAWN_CALLS = re.compile(
     r"os\.(fork|forkpty|system|popen|posix_spawnp?|spawn\w+|exec[lv]\w*)"

@@ -278,8 +278,6 @@ def test_options_that_cannot_be(file: Path, words: list[str], text: str) -> None
         ({"host-gateway-ip": "x"}, "host-gateway-ips: x is not an ip address"),
         ({"host-gateway-ip": "1.1.1.1", "host-gateway-ips": ["1.1.1.1"]}, "must not both be"),
         ({"proxies": "http://x"}, "proxies: expected an object"),
-        ({"min-api-version": "v1.40"}, "without a v"),
-        ({"min-api-version": "1.99"}, "speaks API versions 1.24 to 1.51"),
     ],
 )  # fmt: skip
 def test_bad_files(file: Path, written: object, text: str) -> None:
@@ -325,11 +323,9 @@ def test_runtimes_of_file_and_flags_merge(file: Path) -> None:
 
 
 def test_environment(file: Path) -> None:
-    env = {"HTTPS_PROXY": "http://p:1", "no_proxy": "x", "DOCKER_MIN_API_VERSION": "1.30"}
+    env = {"HTTPS_PROXY": "http://p:1", "no_proxy": "x"}
     config = configure(file, {"proxies": {"no-proxy": "file wins"}}, env=env)
     assert (config.https_proxy, config.no_proxy) == ("http://p:1", "file wins")
-    assert config.min_api_version == "1.30"
-    assert "invalid DOCKER_MIN_API_VERSION" in refusal(file, env={"DOCKER_MIN_API_VERSION": "2"})
     secure = configure(file, env={"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": "/c"})
     assert (secure.tls, secure.tlskey) == (TlsMode.MUTUAL, Path("/c/key.pem"))
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from teu.container.archive import Archives
 from teu.container.commit import Committer
 from teu.container.create import Creator
 from teu.container.exec import Execs
@@ -10,9 +11,11 @@ from teu.container.listing import Listing
 from teu.container.looks import Looks
 from teu.container.plugs import Plugs
 from teu.container.prune import Pruner
+from teu.container.rootfs import RootFilesystems
 from teu.container.services import Services
 from teu.container.stats import Stats
 from teu.container.streams import Streams
+from teu.container.update import Updater
 from teu.events import EventBus
 from teu.system import System
 
@@ -31,4 +34,7 @@ class Engine:
     pruner: Pruner
     stats: Stats
     committer: Committer
+    archives: Archives
+    rootfs: RootFilesystems
+    updater: Updater
     system: System

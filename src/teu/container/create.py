@@ -1,6 +1,9 @@
 """From a create request to a stored container: merge with the image, check, resolve, store."""
 
+import platform
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from msgspec import Struct
@@ -14,7 +17,7 @@ from teu.container.mounts import MountResolver
 from teu.container.rootfs import RootFilesystems
 from teu.container.services import Services
 from teu.container.signals import parse_signal
-from teu.errors import InvalidParameter
+from teu.errors import InvalidParameter, NotFound
 from teu.model.config import (
     ContainerConfig,
     EndpointSettings,
@@ -59,15 +62,18 @@ class Creator:
         """
         services = self._services
         image = self._image(request)
-        host = self._complete_host(request.host)
-        warnings = self._check(host, request)
+        with _not_the_image():
+            host = self._complete_host(request.host)
+            warnings = self._check(host, request)
         config = merge_image_config(request.config, image.config.config if image else None)
         name = ids.check_name(request.name) if request.name else services.containers.free_name()
         async with Transaction("create", name) as tx:
             before = {v.name for v in services.volumes.all()}
-            mounts = self._mounts.resolve(config, host, [])
+            with _not_the_image():
+                mounts = self._mounts.resolve(config, host, [])
             tx.on_rollback("volumes", lambda: self._undo_volumes(mounts, before))
-            record = self._record(name, image, config, host, request, mounts)
+            with _not_the_image():
+                record = self._record(name, image, config, host, request, mounts)
             container = services.containers.add(record)
             tx.on_rollback("record", lambda: self._undo_record(container))
             self._rootfs.create(record.id)
@@ -104,8 +110,8 @@ class Creator:
         mounts: list[MountPoint],
     ) -> ContainerRecord:
         container_id = ids.new_id()
-        if not config.hostname and not host.network_mode.startswith("container:"):
-            config.hostname = container_id[: ids.SHORT_LENGTH]
+        if not config.hostname:
+            config.hostname = _default_hostname(host, container_id)
         return ContainerRecord(
             id=container_id,
             name=name,
@@ -166,6 +172,25 @@ class Creator:
         check_log(host.log_config)
         warnings = check_network(host, request.networking)
         return warnings + self._services.runtime.validate(host, request.config)
+
+
+@contextmanager
+def _not_the_image() -> Iterator[None]:
+    """Other missing objects are told as a bad request: to clients, "not found" in answer to a
+    create means the image, and they would go and pull it."""
+    try:
+        yield
+    except NotFound as error:
+        raise InvalidParameter(error.message) from error
+
+
+def _default_hostname(host: HostConfig, container_id: str) -> str:
+    """Empty where the name comes from the container that is joined."""
+    if host.network_mode.startswith("container:"):
+        return ""
+    if "host" in (host.network_mode, host.uts_mode):
+        return platform.node()
+    return ids.short(container_id)
 
 
 def command_line(config: ContainerConfig) -> list[str]:

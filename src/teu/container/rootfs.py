@@ -19,6 +19,9 @@ from teu.errors import SystemFailure
 from teu.image.service import ImageService
 from teu.sys import mounts
 
+_INIT_DIRECTORIES = ("dev/pts", "dev/shm", "etc", "proc", "sys")
+_INIT_FILES = (".dockerenv", "dev/console", "etc/hostname", "etc/hosts", "etc/resolv.conf")
+
 
 class RootFilesystems:
     """Creates, mounts, unmounts and removes container file systems."""
@@ -51,9 +54,7 @@ class RootFilesystems:
         target = home / "rootfs"
         if os.path.ismount(target):
             return target
-        lower = self._images.layer_directories(container.record.layers)
-        if not lower:
-            lower = [self._empty_layer()]
+        lower = self.lower(container)
         mounts.mount_overlay(lower, home / "upper", home / "work", target)
         return target
 
@@ -93,8 +94,21 @@ class RootFilesystems:
                 if not container.running:
                     await asyncio.to_thread(self.unmount, container.id)
 
-    def _empty_layer(self) -> Path:
-        """Overlayfs wants at least one lower layer; an image of no layers gets this one."""
-        empty = self._paths.data_root / "empty"
-        empty.mkdir(mode=0o755, exist_ok=True)
-        return empty
+    def lower(self, container: Container) -> list[Path]:
+        """The read-only layers, top first. Raises: DataLoss for a missing one."""
+        return [self._init_layer(), *self._images.layer_directories(container.record.layers)]
+
+    def _init_layer(self) -> Path:
+        """A layer above every image's with the places that the engine mounts over, so that they
+        never show up as changes of a container. Made once for a data root."""
+        layer = self._paths.data_root / "init"
+        if not layer.exists():
+            partial = layer.with_name("init.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            for directory in _INIT_DIRECTORIES:
+                (partial / directory).mkdir(mode=0o755, parents=True)
+            for file in _INIT_FILES:
+                (partial / file).touch(mode=0o644)
+            (partial / "etc/mtab").symlink_to("/proc/mounts")
+            partial.rename(layer)
+        return layer

@@ -13,6 +13,7 @@ from aiohttp import web
 from teu import ids
 from teu.api.engine import Engine
 from teu.api.router import Route
+from teu.api.routes.archive import ArchiveRoutes
 from teu.api.routes.containers import ContainerRoutes
 from teu.api.routes.exec import ExecRoutes
 from teu.api.routes.images import ImageRoutes
@@ -20,6 +21,7 @@ from teu.api.routes.networks import NetworkRoutes
 from teu.api.routes.system import SystemRoutes
 from teu.api.routes.volumes import VolumeRoutes
 from teu.api.server import ApiServer
+from teu.container.archive import Archives
 from teu.container.commit import Committer
 from teu.container.containers import Containers
 from teu.container.create import Creator
@@ -38,6 +40,7 @@ from teu.container.services import Defaults, Paths, Services
 from teu.container.setup import Setup
 from teu.container.stats import Stats
 from teu.container.streams import Streams
+from teu.container.update import Updater
 from teu.daemon.config import DaemonConfig
 from teu.daemon.translate import network_config, registry_config, runtime_config
 from teu.events import EventBus
@@ -159,6 +162,9 @@ class Daemon:
             stats=Stats(services),
             pruner=Pruner(services, lifecycle, looks),
             committer=Committer(services, rootfs, lifecycle),
+            rootfs=rootfs,
+            archives=Archives(services, rootfs),
+            updater=Updater(services),
             system=System(services, looks, self._about),
         )
         return engine, Recovery(services, rootfs, lifecycle, exits, remover)
@@ -210,6 +216,7 @@ def _defaults(config: DaemonConfig) -> Defaults:
 def _routes(engine: Engine) -> list[Route]:
     groups = (
         ContainerRoutes(engine),
+        ArchiveRoutes(engine),
         ExecRoutes(engine),
         ImageRoutes(engine),
         NetworkRoutes(engine),

@@ -73,7 +73,6 @@ class DaemonConfig(Struct, frozen=True, kw_only=True):
     tlscacert: Path = Path("/etc/teu/ca.pem")
     tlscert: Path = Path("/etc/teu/cert.pem")
     tlskey: Path = Path("/etc/teu/key.pem")
-    min_api_version: str = "1.24"
 
     # defaults of containers
     log_driver: str = "json-file"

@@ -22,7 +22,6 @@ from teu.daemon.options import BY_KEY, GROUPS, OLD_KEYS, OPTIONS, Option, State
 from teu.errors import InvalidParameter
 
 _ENVIRONMENT = {
-    "DOCKER_MIN_API_VERSION": "min-api-version",
     "HTTP_PROXY": "http-proxy",
     "HTTPS_PROXY": "https-proxy",
     "NO_PROXY": "no-proxy",
@@ -185,14 +184,11 @@ def _go_value(value: Any) -> str:
 
 
 def _environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     for name, key in _ENVIRONMENT.items():
         text = environ.get(name) or environ.get(name.lower())
         if text:
-            try:
-                found[key] = BY_KEY[key].kind.from_flag(text)
-            except ValueError as error:
-                raise ValueError(f"invalid {name}: {error}") from None
+            found[key] = text
     if environ.get("DOCKER_TLS_VERIFY"):
         found["tlsverify"] = True
     return found

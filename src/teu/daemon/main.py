@@ -83,7 +83,7 @@ def _serve(
 ) -> int:
     config = loaded.config
     _demand_root(program)
-    _prepare_process(config)
+    _prepare_process(config, environ)
     for note in loaded.notes:
         log.info(note)
     held = Claim(config)
@@ -110,17 +110,26 @@ def _demand_root(program: Program) -> None:
         )
 
 
-def _prepare_process(config: DaemonConfig) -> None:
+def _prepare_process(config: DaemonConfig, environ: MutableMapping[str, str]) -> None:
     logs.configure(config.log_level, config.log_format)
     faulthandler.enable()
     os.umask(UMASK)
     os.chdir("/")  # never keeps the caller's file system busy
     _raise_descriptor_limit()
+    _set_proxies(config, environ)
     if config.oom_score_adjust is not None:
         try:
             Path("/proc/self/oom_score_adj").write_text(str(config.oom_score_adjust))
         except OSError as error:
             log.warning("oom-score-adjust is not set: %s", error.strerror)
+
+
+def _set_proxies(config: DaemonConfig, environ: MutableMapping[str, str]) -> None:
+    """Into the environment, where the registry client (and every library) looks for them."""
+    names = {"http_proxy": config.http_proxy, "https_proxy": config.https_proxy}
+    for name, value in (names | {"no_proxy": config.no_proxy}).items():
+        if value:
+            environ[name] = environ[name.upper()] = value
 
 
 def _raise_descriptor_limit() -> None:

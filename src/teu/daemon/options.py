@@ -92,7 +92,6 @@ LISTENERS = (
     Option("tlscacert", kinds.PATH, "Trust certs signed only by this CA"),
     Option("tlscert", kinds.PATH, "Path to TLS certificate file"),
     Option("tlskey", kinds.PATH, "Path to TLS key file"),
-    Option("min-api-version", kinds.API_VERSION, "Refuse clients that speak an older API", ""),
 )
 
 CONTAINERS = (
@@ -190,6 +189,7 @@ WITHOUT_EFFECT = (
     _ignored("experimental", "there are no experimental features", kinds.BOOL),
     _ignored("features", "every feature is always on, or not served", kinds.ANY, "feature"),
     _ignored("builder", "the builder keeps no cache of its own to limit", kinds.ANY, ""),
+    _ignored("min-api-version", "every API version from 1.24 on is served", flag=""),
     _ignored("raw-logs", "log lines are never coloured", kinds.BOOL),
     _ignored("containerd", _CONTAINERD),
     _ignored("containerd-namespace", _CONTAINERD),

@@ -256,14 +256,6 @@ def seccomp(text: str) -> str:
     return text if text in ("builtin", "unconfined") else absolute_path(text)
 
 
-def api_version(text: str) -> str:
-    if not re.fullmatch(r"1\.\d{1,3}", text):
-        raise ValueError(f"{text} is not an API version such as 1.24 (without a v)")
-    if not 24 <= int(text[2:]) <= 51:
-        raise ValueError(f"this daemon speaks API versions 1.24 to 1.51, not {text}")
-    return text
-
-
 def bridge(text: str) -> str:
     if text and (not _NAME.fullmatch(text) or len(text) > 15):
         raise ValueError(f"{text} is not the name of a network interface")

@@ -72,8 +72,10 @@ class BridgeDriver:
         self._mtu = mtu
         self._mtus: dict[str, int] = {}  # by bridge, so that both ends of a pair agree with it
 
-    def ensure(self, record: NetworkRecord) -> None:
+    def ensure(self, record: NetworkRecord, *, idle: bool = False) -> None:
         """The bridge's link with its address, up. Idempotent; running containers do not notice.
+
+        `idle`: no container is there, so the MTU may follow the host's or the configuration's.
 
         Raises: SystemFailure (also when the name belongs to a link that is no bridge).
         """
@@ -85,9 +87,10 @@ class BridgeDriver:
                     f"link {record.link} is there but is no bridge ({link.kind or 'physical'}): "
                     "rename it, or choose another bridge name"
                 )
-            self._mtus[record.link] = link.mtu
+            mtu = self._wanted_mtu(record) if idle and record.link_is_ours else link.mtu
+            self._mtus[record.link] = mtu
             present = self._host.addresses(link.index)
-            requests = [netlink.set_link(record.link, up=True)]
+            requests = [netlink.set_link(record.link, up=True, mtu=0 if mtu == link.mtu else mtu)]
             if str(wanted) not in present:
                 requests.append(netlink.add_address(link.index, wanted))
             if record.link_is_ours:
@@ -141,9 +144,12 @@ class BridgeDriver:
         """Shuts the bridge's port at once, so that the address may be given to another container
         while the kernel still reaps this one's namespace. Accepts "already gone".
         """
-        index = _index(endpoint.host_link)
-        if index:
-            self._host.run(netlink.set_bridge_port(index, disabled=True))
+        index = _index(endpoint.host_link) if endpoint.host_link else 0
+        try:
+            if index:
+                self._host.run(netlink.set_bridge_port(index, disabled=True))
+        except OSError as error:
+            log.warning("link %s was not shut: %s", endpoint.host_link, error)
 
     def allow_hairpin(self, endpoint: EndpointRecord) -> None:
         """Lets a container reach itself by its published port when bridge-nf-call-iptables is on:
@@ -187,7 +193,7 @@ class BridgeDriver:
             self._host.run(netlink.set_bridge_port(index, isolated=not filtered))
 
     def _create(self, record: NetworkRecord) -> Link:
-        mtu = option_mtu(record) or self._mtu or self._host.default_mtu()
+        mtu = self._wanted_mtu(record)
         mac = mac_of(IPv4Address(record.pools[0].gateway))
         self._host.run(
             netlink.create_bridge(record.link, mac=mac, mtu=mtu),
@@ -198,6 +204,9 @@ class BridgeDriver:
             raise SystemFailure(f"bridge {record.link} vanished while it was made")
         log.info("made bridge %s for network %s", record.link, record.name)
         return link
+
+    def _wanted_mtu(self, record: NetworkRecord) -> int:
+        return option_mtu(record) or self._mtu or self._host.default_mtu()
 
     def _create_pair(self, record: NetworkRecord, endpoint: EndpointRecord, sandbox: Path) -> None:
         master = _index(record.link)

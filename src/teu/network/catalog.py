@@ -140,15 +140,23 @@ class Catalog:
         }
         if config.mtu:
             record.options[bridge.OPTION_MTU] = str(config.mtu)
-        if config.bip or (present and not stored):
-            record.pools = [_pool_of(config.bip or present, config.fixed_cidr)]
-        elif not record.pools or _conflicts(record.pools[0], routed):
-            pools = self._pools or ipam.DEFAULT_BRIDGE_POOLS
-            record.pools = [self._default_pool(pools, routed)]
-        if config.fixed_cidr:
-            record.pools[0].ip_range = config.fixed_cidr
-            record.pools = [ipam.complete(record.pools[0])]
+        record.pools = [self._bridge_pool(record.pools, "" if stored else present, routed)]
         return record
+
+    def _bridge_pool(
+        self, stored: list[IPAMConfig], present: str, routed: Iterable[IPv4Network]
+    ) -> IPAMConfig:
+        """What is asked for, else what was there, else a free subnet."""
+        part = self._config.fixed_cidr
+        if self._config.bip or present:
+            return _pool_of(self._config.bip or present, part)
+        if part and not any(_covers(pool, part) for pool in stored):
+            return ipam.complete(IPAMConfig(subnet=part))
+        if stored and not _conflicts(stored[0], routed):
+            pool = stored[0]
+        else:
+            pool = self._default_pool(self._pools or ipam.DEFAULT_BRIDGE_POOLS, routed)
+        return ipam.complete(IPAMConfig(subnet=pool.subnet, gateway=pool.gateway, ip_range=part))
 
     def _default_pool(self, pools: ipam.Pools, routed: Iterable[IPv4Network]) -> IPAMConfig:
         taken = [*routed, *(subnet for _record, subnet in self._subnets())]
@@ -228,15 +236,20 @@ def _pool_of(address: str, fixed_cidr: str) -> IPAMConfig:
         interface = IPv4Interface(address)
     except ValueError as error:
         raise InvalidParameter(f"invalid bip {address}: {error}") from error
-    if interface.ip in (interface.network[0], interface.network[-1]):
+    edges = (interface.network[0], interface.network[-1])
+    if interface.ip in edges or interface.network.prefixlen > 30:
         raise InvalidParameter(
-            f"invalid bip {address}: give the bridge's own address, such as "
-            f"{interface.network[1]}/{interface.network.prefixlen}"
+            f"invalid bip {address}: give the bridge's own address with its prefix length, such as "
+            "172.17.0.1/16"
         )
     gateway = str(IPv4Address(interface.ip))
     return ipam.complete(
         IPAMConfig(subnet=str(interface.network), gateway=gateway, ip_range=fixed_cidr)
     )
+
+
+def _covers(pool: IPAMConfig, part: str) -> bool:
+    return ipam.parse_network(part, "fixed-cidr").subnet_of(IPv4Network(pool.subnet))
 
 
 def _conflicts(pool: IPAMConfig, routed: Iterable[IPv4Network]) -> bool:

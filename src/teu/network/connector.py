@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address
 from typing import Final
 
-from teu.errors import InvalidParameter, SystemFailure
+from teu.errors import EngineError, InvalidParameter, SystemFailure
 from teu.ids import new_id, short
 from teu.model.config import EndpointSettings
 from teu.model.network import BRIDGE, EndpointRecord, NetworkRecord, PublishedPort
@@ -107,10 +107,19 @@ class Connector:
             await self._worker.run(self._set_default_route, heir)
 
     async def release(self, container_id: str) -> None:
-        """Ports, rules, links, sandbox, addresses, rows; in the order in which others miss them."""
+        """Ports, rules, links, sandbox, addresses, rows; in the order in which others miss them.
+
+        A failing step does not keep the later ones from running, but the rows stay.
+        """
         records = self._endpoints.of_container(container_id)
-        await self._close_ports(records)
+        failures: list[Exception] = []
+        try:
+            await self._close_ports(records)
+        except (EngineError, OSError) as error:
+            failures.append(error)
         await self._worker.run(self._let_kernel_reap, container_id, records)
+        if failures:
+            raise failures[0]
         for record in records:
             self._forget(record)
 
@@ -254,11 +263,12 @@ class Connector:
 
     async def _close_ports(self, records: list[EndpointRecord]) -> None:
         published = [port for record in records for port in record.ports]
-        if published and self._firewall:
-            firewall = self._firewall
-            await self._worker.run(self._shut_ports, firewall, published)
-        for record in records:
-            self._let_go(record, record.ports)
+        try:
+            if published and self._firewall:
+                await self._worker.run(self._shut_ports, self._firewall, published)
+        finally:
+            for record in records:
+                self._let_go(record, record.ports)
 
     def _shut_ports(self, firewall: Firewall, published: list[PublishedPort]) -> None:
         firewall.remove_ports(published)
@@ -266,8 +276,7 @@ class Connector:
 
     def _let_kernel_reap(self, container_id: str, records: list[EndpointRecord]) -> None:
         for record in records:
-            if record.host_link:
-                self._driver.mute(record)
+            self._driver.mute(record)
         self._sandboxes.remove(container_id)
 
 

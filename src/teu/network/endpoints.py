@@ -1,9 +1,13 @@
 """Endpoints: in memory for every question, in the database before the kernel is touched."""
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Container, Iterable
 
+from teu.ids import short
 from teu.model.network import EndpointRecord, PublishedPort
 from teu.store.networks import NetworkRepository
+
+log = logging.getLogger(__name__)
 
 
 class EndpointTable:
@@ -14,9 +18,17 @@ class EndpointTable:
         self._by_container: dict[str, dict[str, EndpointRecord]] = {}
         self._by_network: dict[str, dict[str, EndpointRecord]] = {}
 
-    def load(self) -> None:
+    def load(self, network_ids: Container[str]) -> None:
+        """Leaves out endpoints of networks that are not known (any more)."""
         for record in self._rows.endpoints():
-            self._remember(record)
+            if record.network_id in network_ids:
+                self._remember(record)
+            else:
+                log.error(
+                    "container %s has an endpoint on network %s, which is not known",
+                    record.container_name,
+                    short(record.network_id),
+                )
 
     def save(self, record: EndpointRecord) -> None:
         """Adds or updates, the row first."""

@@ -28,6 +28,7 @@ base chain only): see `foreign_forward_drop`.
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
@@ -40,6 +41,8 @@ _CHAINS = ("guard", "prerouting", "output", "postrouting", "forward")
 _NETWORK_CHAIN = re.compile(r"(from|to|into)-")
 _SETS = ("bridges", "subnets", "port-any", "port-at", "from-link", "to-link", "into-link")
 _OBJECT = re.compile(r"^\t(chain|map|set) (\S+) \{", re.MULTILINE)
+_CHAIN_BODY = re.compile(r"^\tchain (\S+) \{\n(.*?)^\t\}", re.MULTILINE | re.DOTALL)
+_RULE = re.compile(r"^\t\t(?!type )\S", re.MULTILINE)
 _LISTED_TABLE = re.compile(r"^table (\w+) (\S+) \{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
 _DROPPING_CHAIN = re.compile(r"chain (\S+) \{\s+type filter hook forward [^;]*; policy drop;")
 
@@ -62,13 +65,16 @@ class Firewall:
     """
 
     def __init__(self, nft: Nft, default_bridge: str) -> None:
-        name = "teu" if default_bridge == "teu0" else f"teu-{default_bridge}"
-        self.name = name
-        self.table = f"inet {name}"
+        self.name_after(default_bridge)
         self._nft = nft
         self._bridges: dict[str, BridgeRules] = {}
         self._ports: dict[PublishedPort, None] = {}
         self.blocks_foreign_forwarding = False  # the host was no router before we came
+
+    def name_after(self, default_bridge: str) -> None:
+        """Several daemons on one host have different bridges, and so tables of their own."""
+        self.name = "teu" if default_bridge == "teu0" else f"teu-{default_bridge}"
+        self.table = f"inet {self.name}"
 
     def apply(self, bridges: Iterable[BridgeRules], ports: Iterable[PublishedPort]) -> None:
         """Makes the table say exactly this, in one kernel transaction; `user` is left as it is."""
@@ -105,11 +111,13 @@ class Firewall:
         self._bridges, self._ports = {}, {}
         self._nft.run(f"add table {self.table}\ndelete table {self.table}")
 
-    def is_there(self) -> bool:
-        """Whether the table is as it was written, as far as a look at its objects tells."""
-        found = self._existing()
-        wanted = {*_CHAINS, *_SETS, "user", *self._network_chains()}
-        return wanted <= {name for _kind, name in found}
+    def repair(self) -> bool:
+        """Writes the table anew if a chain, set or rule of ours is missing; whether it did."""
+        if self._is_intact():
+            return False
+        log.warning("table %s was changed from outside; writing it anew", self.table)
+        self.apply_again()
+        return True
 
     def foreign_forward_drop(self) -> str:
         """`ip filter FORWARD` if a foreign chain drops forwarded packets by default, or empty."""
@@ -136,8 +144,22 @@ class Firewall:
                 return []
             raise
 
-    def _network_chains(self) -> list[str]:
-        return [f"{kind}-{link}" for link in self._bridges for kind in ("from", "to", "into")]
+    def _is_intact(self) -> bool:
+        try:
+            text = self._nft.run(f"list table {self.table}")
+        except NftRefused as error:
+            if error.missing:
+                return False
+            raise
+        rules = [*self._base_rules()]
+        for bridge in self._bridges.values():
+            rules += _network_rules(bridge)
+        wanted = Counter(rule.split(" ", 1)[0] for rule in rules)
+        found = Counter(
+            {name: len(_RULE.findall(body)) for name, body in _CHAIN_BODY.findall(text)}
+        )
+        names = {name for _kind, name in _OBJECT.findall(text)}
+        return wanted <= found and {*_CHAINS, *_SETS, "user"} <= names
 
     def _clearing(self) -> list[str]:
         """Deletes what is ours, so that an older version's leftovers do not stand in the way."""

@@ -28,6 +28,7 @@ from teu.network.bridge import OPTION_HOST_IP, BridgeDriver, firewall_rules
 from teu.network.catalog import Catalog
 from teu.network.config import NetworkConfig
 from teu.network.connector import Connector, bound_ports
+from teu.network.defaults import DefaultNetworks
 from teu.network.endpoints import EndpointTable
 from teu.network.errors import NetworkInUse, NotConnected, PredefinedNetwork
 from teu.network.firewall import Firewall
@@ -36,12 +37,13 @@ from teu.network.ports import ANY, parse_port_key, requested
 from teu.network.sandbox import Sandboxes
 from teu.store.db import Database
 from teu.store.networks import NetworkRepository
-from teu.sys.nft import Nft
+from teu.sys.nft import Nft, TableWatch
 from teu.sys.syscalls import os_errors
 from teu.tx import Transaction
 
 __all__ = ["Live", "NetworkConfig", "NetworkService"]
 
+REPAIR_DELAY_S = 0.3  # longer than a script needs between "flush" and its own rules
 Live = tuple[str, str, str, dict[str, EndpointSettings], dict[str, list[dict[str, str]]]]
 log = logging.getLogger(__name__)
 
@@ -65,7 +67,13 @@ class NetworkService:
             self._catalog, self._endpoints, self._sandboxes, self._driver, self._firewall,
             self._worker,
         )  # fmt: skip
+        self._defaults = DefaultNetworks(
+            config, self._rows, self._catalog, self._endpoints, self._driver, self._host,
+            self._firewall,
+        )  # fmt: skip
         self._changing = asyncio.Lock()  # creating and removing networks, one at a time
+        self._watch: TableWatch | None = None
+        self._repair: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Bridges, addresses, the few sysctls and the firewall table, as the rows say.
@@ -75,8 +83,8 @@ class NetworkService:
         """
         for record in self._rows.networks():
             self._catalog.add(record)
-        self._endpoints.load()
-        await self._ensure_predefined()
+        self._endpoints.load({record.id for record in self._catalog.all()})
+        self._defaults.ensure()
         for record in self._catalog.bridges():
             await self._ensure_bridge(record)
         for endpoint in self._endpoints.all():
@@ -85,10 +93,13 @@ class NetworkService:
             await self._worker.run(self._driver.separate, network, endpoint)
         await self._worker.run(self._enable_forwarding)
         if self._firewall:
-            await self._worker.run(self._write_rules)
+            await self._worker.run(self._write_rules, self._firewall)
+            self._watch = TableWatch()
+            asyncio.get_running_loop().add_reader(self._watch.fileno(), self._rules_changed)
 
     async def stop(self) -> None:
         """Lets go of sockets and threads; kernel state stays, containers live on."""
+        await self._stop_watching()
         self._connector.close()
         self._worker.close()
         self._sandboxes.close()
@@ -250,6 +261,7 @@ class NetworkService:
 
     async def destroy(self) -> None:
         """Removes everything this service ever made in the kernel, and its rows."""
+        await self._stop_watching()
         await self.reap(set())
         if self._firewall:
             await self._worker.run(self._firewall.destroy)
@@ -260,30 +272,10 @@ class NetworkService:
             self._catalog.drop(record)
         self._router_mark.unlink(missing_ok=True)
 
-    async def _ensure_predefined(self) -> None:
-        for name in (HOST, NONE):
-            if self._catalog.find(name) is None:
-                self._store(self._catalog.plan_predefined(name))
-        stored = self._catalog.find(BRIDGE)
-        held = stored is not None and bool(self.endpoints(stored.id))
-        if stored and held:
-            return  # its containers run on; a changed configuration waits until they are gone
-        link = await self._worker.run(self._host.link, self._config.bridge)
-        present = await self._worker.run(self._host.addresses, link.index) if link else []
-        ours = self._catalog.links() | {self._config.bridge}
-        routed = await self._worker.run(self._host.routed, ours)
-        record = self._catalog.plan_bridge(stored, next(iter(present), ""), routed)
-        if stored is None:
-            record.link_is_ours = link is None
-        self._store(record)
-
-    def _store(self, record: NetworkRecord) -> None:
-        self._rows.save_network(record)
-        self._catalog.add(record)
-
     async def _ensure_bridge(self, record: NetworkRecord) -> None:
         try:
-            await self._worker.run(self._driver.ensure, record)
+            idle = not self.endpoints(record.id)
+            await self._worker.run(self._driver.ensure, record, idle=idle)
         except SystemFailure:
             if record.name == BRIDGE:
                 raise
@@ -299,10 +291,31 @@ class NetworkService:
             if self._firewall:
                 self._firewall.blocks_foreign_forwarding = self._router_mark.exists()
 
-    def _write_rules(self) -> None:
-        firewall = self._firewall
-        if firewall is None:
+    def _rules_changed(self) -> None:
+        """Somebody deleted something of our table (or we did): looks after it in a moment."""
+        if self._watch is None or self._firewall is None:
             return
+        lost = self._watch.lost_something(self._firewall.name)
+        if lost and (self._repair is None or self._repair.done()):
+            self._repair = asyncio.create_task(self._repair_rules(self._firewall), name="repair")
+
+    async def _repair_rules(self, firewall: Firewall) -> None:
+        await asyncio.sleep(REPAIR_DELAY_S)
+        try:
+            await self._worker.run(firewall.repair)
+        except EngineError:
+            log.exception("the firewall table cannot be repaired")
+
+    async def _stop_watching(self) -> None:
+        if self._watch:
+            asyncio.get_running_loop().remove_reader(self._watch.fileno())
+            self._watch.close()
+            self._watch = None
+        if self._repair:
+            self._repair.cancel()
+            await asyncio.gather(self._repair, return_exceptions=True)
+
+    def _write_rules(self, firewall: Firewall) -> None:
         rules = [firewall_rules(record) for record in self._catalog.bridges()]
         firewall.apply(rules, self._endpoints.ports())
         if dropper := firewall.foreign_forward_drop():

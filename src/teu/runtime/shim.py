@@ -168,7 +168,7 @@ class ShimService:
         fields = {**spec.message(), "clients": [client.options() for client in clients]}
         fds = [client.fd for client in clients]
         for attempt in range(LAUNCH_ATTEMPTS):
-            channel = await self._fork_shim()
+            channel = await self._fork_shim(spec.runtime[0])
             try:
                 limit_s = spec.timeout_s + CALL_LIMIT_S
                 return channel, await channel.request("launch", fields, fds, timeout_s=limit_s)
@@ -201,11 +201,11 @@ class ShimService:
         shim.listen()
         return shim
 
-    async def _fork_shim(self) -> Channel:
+    async def _fork_shim(self, runtime: str) -> Channel:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             try:
-                await self._zygote.fork({"role": "shim"}, [theirs.fileno()])
+                await self._zygote.fork({"role": "shim", "runtime": runtime}, [theirs.fileno()])
             except BaseException:
                 ours.close()
                 raise

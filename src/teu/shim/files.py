@@ -27,12 +27,8 @@ class Directory:
         os.rename(f".{name}.tmp", name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
 
     def read(self, name: str) -> bytes:
-        """The first kilobytes of a file. Raises: OSError."""
-        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
-        try:
-            return os.read(fd, 1 << 16)
-        finally:
-            os.close(fd)
+        """Raises: OSError."""
+        return read_file(name, self.fd)
 
     def _write(self, name: str, content: bytes) -> None:
         fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
@@ -68,3 +64,12 @@ class Directory:
         if len(os.fsencode(path)) <= _SUN_PATH_BYTES:
             return path
         return f"/proc/{os.getpid()}/fd/{self.fd}/{name}"
+
+
+def read_file(path: str, directory_fd: int | None = None) -> bytes:
+    """All of a file (the io module would touch many more pages). Raises: OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory_fd)
+    try:
+        return b"".join(iter(lambda: os.read(fd, 1 << 14), b""))
+    finally:
+        os.close(fd)

@@ -1,7 +1,7 @@
 """The files of one log: oldest first, from a line counted from the end, and as they grow.
 
 PATH is the newest; PATH.1, PATH.2 … or PATH.1.gz … are older. A compressed file keeps its
-original's modification time, so a reader that holds the original open still finds its successor.
+original's modification time, so a reader that holds the original open still finds its successors.
 """
 
 import ctypes
@@ -30,10 +30,14 @@ class LogPart:
         self._rest = b""
         self._skip_lines = 0
 
-    def is_same(self, other: os.stat_result) -> bool:
+    def is_same(self, other: "LogPart") -> bool:
         """Whether `other` is this file, or its compressed form."""
         mine = os.fstat(self.fd)
-        return mine.st_ino == other.st_ino or mine.st_mtime_ns == other.st_mtime_ns
+        if not other.compressed:
+            return mine.st_ino == other.status.st_ino
+        last = os.pread(other.fd, 4, max(0, other.status.st_size - 4))  # gzip: size modulo 2^32
+        size = int.from_bytes(last, "little")
+        return mine.st_mtime_ns == other.status.st_mtime_ns and mine.st_size & 0xFFFFFFFF == size
 
     def keep_last(self, count: int) -> int:
         """Leaves only the last `count` lines to read; returns how many there are, at most that."""
@@ -131,7 +135,7 @@ class LogFiles:
         if self._newest() in (None, current.status.st_ino):
             return []
         parts = self.open_all()
-        known = [at for at, part in enumerate(parts) if current.is_same(part.status)]
+        known = [at for at, part in enumerate(parts) if current.is_same(part)]
         successors = parts[known[-1] + 1 :] if known else parts
         for part in parts[: len(parts) - len(successors)]:
             part.close()

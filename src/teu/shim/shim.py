@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from teu.shim.daemons import Connection, Daemons
-from teu.shim.files import Directory
+from teu.shim.files import Directory, read_file
 from teu.shim.logfile import LogFile
 from teu.shim.loop import READ, Loop
 from teu.shim.oom import OomCounter
@@ -44,9 +44,11 @@ class Process:
 
 
 class Shim:
-    """Call `run`; it returns when there is nothing left to do."""
+    """Call `run`; it returns when there is nothing left to do. `executable` is what to execute
+    for the runtime (see program.py)."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, executable: str) -> None:
+        self._executable = executable
         self._loop = Loop()
         self._daemons = Daemons(self._loop, self._handle)
         self._directory: Directory | None = None
@@ -75,6 +77,10 @@ class Shim:
                 if faults == FAULT_LIMIT:
                     raise
 
+    def warm_up(self) -> None:
+        """One round of a loop that has nothing to do; for the zygote."""
+        self._loop.run_once()
+
     def _done(self) -> bool:
         if self._status == "waiting":
             return not self._daemons
@@ -90,9 +96,10 @@ class Shim:
     def _record_fault(self, error: Exception) -> None:
         import traceback
 
+        fault = {"at_ns": time.time_ns(), "fault": "".join(traceback.format_exception(error))}
         if self._directory:
-            fault = "".join(traceback.format_exception(error))
-            self._directory.write_json("fault.json", {"at_ns": time.time_ns(), "fault": fault})
+            with contextlib.suppress(OSError):
+                self._directory.write_json("fault.json", fault)
 
     # Requests.
 
@@ -134,7 +141,8 @@ class Shim:
                 on_done=lambda error: self._launched(start, error),
             )
             verb = ["run", "-d", "--bundle", spec["bundle"]]
-            start.spawn(self._runtime, verb, spec["container"], spec["timeout_s"])
+            command = [*self._runtime, *verb]
+            start.spawn(self._executable, command, spec["container"], spec["timeout_s"])
         except (StartError, OSError) as error:
             self._fail(error if isinstance(error, StartError) else StartError("start", str(error)))
             return
@@ -144,7 +152,6 @@ class Shim:
         self._directory = directory = Directory(spec["directory"])
         directory.remove("exit.json", "state.json", "fault.json")
         directory.reserve("exit.json")
-        self._save_state()
         self._daemons.listen(directory.listen("shim.sock", socket.SOCK_SEQPACKET))
         log = None
         if spec["log"]["driver"] != "none":
@@ -181,7 +188,8 @@ class Shim:
         self._execs[name] = process
         self._attach_all(process, message, fds)
         try:
-            start.spawn(self._runtime, verb, self._spec["container"], message["timeout_s"])
+            command = [*self._runtime, *verb]
+            start.spawn(self._executable, command, self._spec["container"], message["timeout_s"])
         except (StartError, OSError):
             self._execs.pop(name).session.abandon()
             raise
@@ -256,17 +264,17 @@ class Shim:
             return
         assert self._init is not None
         self._init.pid = start.pid
-        self._oom = OomCounter(start.pid, self._spec["bundle"])
         self._facts = {
             "pid": start.pid,
             "pid_started": process_start_time(start.pid),
             "started_ns": time.time_ns(),
         }
         self._status = "running"
+        self._answer_state()
+        self._oom = OomCounter(start.pid, self._spec["bundle"])
         self._save_state()
         self._init.session.connect(start.stdio)
         self._children[start.pid] = self._container_ended
-        self._answer_state()
 
     def _fail(self, error: StartError) -> None:
         """The container could not be started: leaves nothing, tells who waits, ends."""
@@ -396,14 +404,15 @@ class Shim:
     # Records.
 
     def _save_state(self, **more: Any) -> None:
+        """What the next daemon needs if this shim is killed; a full disk costs only that."""
         assert self._directory is not None
-        state = {"id": self._spec["container"], "status": self._status, "shim_pid": os.getpid()}
-        self._directory.write_json("state.json", {**state, **self._facts, **more})
+        state = {"id": self._spec["container"], "shim_pid": os.getpid()}
+        with contextlib.suppress(OSError):
+            self._directory.write_json("state.json", {**state, **self._facts, **more})
 
     def _log_failed(self, message: str) -> None:
         self._daemons.broadcast({"event": "log-error", "message": message})
-        with contextlib.suppress(OSError):  # maybe the same full disk; the event has said it
-            self._save_state(log_error=message)
+        self._save_state(log_error=message)
 
 
 def _refuse(connection: Connection, request: object, error: StartError) -> None:
@@ -415,9 +424,8 @@ def _kill_children() -> None:
     """Kills and reaps all descendants: what a runtime that failed may have left."""
     deadline = time.monotonic() + _KILL_LIMIT_S
     while time.monotonic() < deadline:
-        with open(f"/proc/self/task/{os.getpid()}/children") as file:
-            for pid in file.read().split():
-                os.kill(int(pid), signal.SIGKILL)
+        for pid in read_file(f"/proc/self/task/{os.getpid()}/children").split():
+            os.kill(int(pid), signal.SIGKILL)
         try:
             if os.waitpid(-1, os.WNOHANG)[0] == 0:
                 time.sleep(0.002)

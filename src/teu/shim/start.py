@@ -12,11 +12,12 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from teu.shim.files import Directory
+from teu.shim.files import Directory, read_file
 from teu.shim.loop import READ, Loop
 from teu.shim.session import Stdio, set_window_size
 
 _WORDS_BYTES = 1 << 16
+_ENVIRONMENT = dict(os.environb)
 _DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores them; containers must not
 
 
@@ -64,12 +65,12 @@ class Start:
         self._pipes: list[int] = []
         self._timed_out = False
 
-    def spawn(self, runtime: list[str], verb: list[str], target: str, timeout_s: float) -> None:
-        """Runs `runtime… verb… --pid-file P [--console-socket S] target`.
+    def spawn(self, executable: str, command: list[str], target: str, timeout_s: float) -> None:
+        """Runs `command… --pid-file P [--console-socket S] target`.
 
         Raises: StartError if it cannot even be executed.
         """
-        argv = [*runtime, *verb, "--pid-file", f"{self._directory.path}/{self._pid_file}"]
+        argv = [*command, "--pid-file", f"{self._directory.path}/{self._pid_file}"]
         if self._tty:
             self._console = self._directory.listen(self._socket_name, socket.SOCK_STREAM)
             self._loop.watch(self._console.fileno(), READ, lambda _: self._accept())
@@ -78,9 +79,9 @@ class Start:
         child_fds = self._open_stdio()
         try:
             self.runtime_pid = os.posix_spawnp(
-                argv[0],
+                executable,
                 [*argv, target],
-                os.environ,
+                _ENVIRONMENT,
                 file_actions=[(os.POSIX_SPAWN_DUP2, fd, at) for at, fd in enumerate(child_fds)],
                 setpgroup=0,
                 setsigmask=[],
@@ -204,8 +205,7 @@ def _rights(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
 def process_start_time(pid: int) -> int:
     """Field 22 of /proc/PID/stat, also of a zombie; 0 if there is no such process."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rsplit(b")", 1)[1].split()[19])
+        return int(read_file(f"/proc/{pid}/stat").rsplit(b")", 1)[1].split()[19])
     except (OSError, IndexError, ValueError):
         return 0
 

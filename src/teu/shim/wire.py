@@ -4,7 +4,8 @@ Unix sockets of type SOCK_SEQPACKET: one packet is one JSON object, with descrip
 beside it, so there is never half a message. All text is UTF-8, instants are epoch nanoseconds.
 
 Daemon to zygote (a socketpair, inherited; no answers):
-    {"role": "shim"} + [connection]           fork a shim that is served by this connection
+    {"role": "shim", "runtime": PROGRAM} + [connection]
+                                              fork a shim that is served by this connection
     {"role": "logs", …reader.Request} + [client, …]   fork a log reader
 
 Daemon to shim (that connection, or any number of later ones to DIRECTORY/shim.sock):
@@ -36,9 +37,9 @@ Shim to daemon:
 
 Files in the container's DIRECTORY, each written to a temporary name and renamed:
     shim.sock    listening while the container runs
-    state.json   {"id", "status": "starting" | "running" | "exited", "shim_pid", "pid",
-                  "pid_started", "started_ns", "log_error"}
+    state.json   {"id", "shim_pid", "pid", "pid_started", "started_ns", "log_error"}: since it runs
     exit.json    {"exit_code", "signal" | null, "finished_ns", "oom_killed"}: before anybody is told
+    fault.json   {"at_ns", "fault"}: the last thing that went wrong in the shim itself
 """
 
 import array

@@ -14,9 +14,10 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
+from teu.shim.program import Programs
 from teu.shim.reader import LogReader
 from teu.shim.shim import Shim
-from teu.shim.wire import BadMessage, Message, close_all, receive
+from teu.shim.wire import BadMessage, Message, close_all, receive, send
 
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
@@ -29,10 +30,12 @@ def main() -> None:
     os.chdir("/")
     os.umask(0o022)
     _prctl(_PR_SET_NAME, b"teu-zygote", 0, 0, 0)
+    _warm_up()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps them
     gc.collect()
     gc.freeze()
     gc.disable()  # nothing here makes reference cycles at a rate that matters
+    programs = Programs()
     while True:
         try:
             packet = receive(control)
@@ -41,9 +44,22 @@ def main() -> None:
         if packet is None:
             return
         message, fds = packet
+        if "runtime" in message:
+            message["executable"] = programs.executable(message["runtime"])
         if os.fork() == 0:
             _become(control, message, fds)
         close_all(fds)
+
+
+def _warm_up() -> None:
+    """Runs what every shim runs first, so that its caches are filled before the fork: -0.3 MiB."""
+    for _ in range(10):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        shim = Shim(theirs, "")
+        send(ours, {"op": "state", "id": 1, "clients": [], "log": {"path": "", "max_size": 0}})
+        shim.warm_up()
+        receive(ours)
+        ours.close()
 
 
 def _become(control: socket.socket, message: Message, fds: list[int]) -> None:
@@ -60,7 +76,7 @@ def _become(control: socket.socket, message: Message, fds: list[int]) -> None:
         else:
             _prctl(_PR_SET_NAME, b"teu-shim", 0, 0, 0)
             _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-            Shim(socket.socket(fileno=fds[0])).run()
+            Shim(socket.socket(fileno=fds[0]), message["executable"]).run()
         status = 0
     finally:
         os._exit(status)

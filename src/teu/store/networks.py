@@ -1,12 +1,18 @@
 """Rows of `network` and `endpoint`. Used on the loop's thread only, like the database itself."""
 
+import logging
 import sqlite3
+from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 
 from teu.errors import Conflict
 from teu.model.network import EndpointRecord, NetworkRecord
 from teu.store.db import Database
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 class NetworkNameTaken(Conflict):
@@ -26,10 +32,21 @@ class NetworkRepository:
         self._endpoint = msgspec.json.Decoder(EndpointRecord).decode
 
     def networks(self) -> list[NetworkRecord]:
-        return [self._network(row[0]) for row in self._db.rows("SELECT record FROM network")]
+        """Broken rows are left where they are, told in the log and not returned."""
+        return self._readable("SELECT record, id FROM network", self._network)
 
     def endpoints(self) -> list[EndpointRecord]:
-        return [self._endpoint(row[0]) for row in self._db.rows("SELECT record FROM endpoint")]
+        """As `networks`."""
+        return self._readable("SELECT record, container_id FROM endpoint", self._endpoint)
+
+    def _readable(self, query: str, decode: Callable[[bytes], T]) -> list[T]:
+        found = []
+        for record, ident in self._db.rows(query):
+            try:
+                found.append(decode(record))
+            except msgspec.MsgspecError as error:
+                log.error("row %s of the network tables cannot be read: %s", ident, error)
+        return found
 
     def save_network(self, record: NetworkRecord) -> None:
         """Inserts or replaces by id. Raises: NetworkNameTaken."""

@@ -5,16 +5,28 @@
 
 0.2 ms for a map element, against about 5 ms for an `nft` process. `run` blocks: call it in a
 thread. The library reads only what a command needs, so foreign tables cost nothing and are never
-changed. Source: libnftables(3), nft(8).
+changed. Source: libnftables(3), nft(8), linux/netfilter/nf_tables.h.
 """
 
 import ctypes
+import errno
+import socket
+import struct
 import threading
 from typing import Final
 
 from teu.errors import SystemFailure
+from teu.sys.netlink_socket import attributes
 
 _LIBRARY: Final = "libnftables.so.1"
+_NETLINK_NETFILTER, _SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP_NFTABLES = 12, 270, 1, 7
+_SUBSYSTEM: Final = 10 << 8  # NFNL_SUBSYS_NFTABLES
+_DELETIONS: Final = frozenset(
+    _SUBSYSTEM | kind for kind in (2, 5, 8, 11)
+)  # table, chain, rule, set
+_TABLE_NAME: Final = 1  # the same attribute number in all of these messages
+_MESSAGE: Final = struct.Struct("=IH10x")
+_EVENT_SIZE: Final = 64 * 1024
 
 
 class NftRefused(SystemFailure):
@@ -59,6 +71,59 @@ class Nft:
             if self._context:
                 self._library.nft_ctx_free(self._context)
             self._context = None
+
+
+class TableWatch:
+    """Hears when something of one table is deleted, by whomever. For `loop.add_reader`.
+
+    Elements of sets and maps are not told: they come and go with every published port.
+    """
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETLINK_NETFILTER
+        )
+        try:
+            self._socket.bind((0, 0))
+            self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP_NFTABLES)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def lost_something(self, table: str) -> bool:
+        """Reads all that was told; True if the table, or a chain, rule or set of it, was deleted.
+
+        Also True when more was told than the kernel could keep for us.
+        """
+        lost = False
+        while True:
+            try:
+                packet = self._socket.recv(_EVENT_SIZE)
+            except BlockingIOError:
+                return lost
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                lost = True
+                continue
+            lost = lost or _tells_loss(packet, table.encode() + b"\0")
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def _tells_loss(packet: bytes, table: bytes) -> bool:
+    offset = 0
+    while offset + _MESSAGE.size <= len(packet):
+        size, kind = _MESSAGE.unpack_from(packet, offset)
+        name = attributes(packet[offset : offset + size], _MESSAGE.size + 4).get(_TABLE_NAME)
+        if kind in _DELETIONS and name == table:
+            return True
+        offset += max((size + 3) & ~3, _MESSAGE.size)
+    return False
 
 
 def _load() -> ctypes.CDLL:

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from teu.errors import SystemFailure
+from teu.sys.overlayfs import OPAQUE_MARKER, OPAQUE_XATTR, WHITEOUT_PREFIX, is_whiteout
 from teu.sys.tarheader import (
     BLOCK_DEVICE,
     CHARACTER,
@@ -27,7 +28,6 @@ from teu.sys.tarheader import (
     Entry,
     build,
 )
-from teu.sys.unpack import OPAQUE_MARKER, OPAQUE_XATTR, WHITEOUT_PREFIX
 
 _CHUNK_BYTES = 1 << 20
 _MAX_DEPTH = 500  # each level keeps a descriptor
@@ -63,13 +63,27 @@ def pack_tree(root: Path, *, whiteouts: bool = False, skip: Skip | None = None) 
         raise SystemFailure(f"cannot read {root}: {error}") from error
 
 
+def pack_entry(parent_fd: int, name: bytes, shown: bytes) -> Iterator[bytes]:
+    """The archive of one file, or directory with all below it, called `shown` in the archive.
+
+    Args: parent_fd: of the directory that has `name`; stays the caller's.
+    Raises: SystemFailure.
+    """
+    try:
+        yield from _batched(_Packer(False, None).entry(parent_fd, name, shown))
+    except OSError as error:
+        raise SystemFailure(f"cannot read {os.fsdecode(name)}: {error}") from error
+
+
 class _Open:
     """A directory being read: its descriptor, its path with a slash, the names to come."""
 
-    def __init__(self, fd: int, path: bytes) -> None:
+    def __init__(self, fd: int, path: bytes, names: list[bytes] | None = None) -> None:
         self.fd = fd
         self.path = path
-        self.names = iter(sorted(map(os.fsencode, os.listdir(fd))))
+        if names is None:
+            names = sorted(map(os.fsencode, os.listdir(fd)))
+        self.names = iter(names)
 
 
 class _Packer:
@@ -82,6 +96,16 @@ class _Packer:
     def tree(self, root_fd: int) -> Iterator[bytes]:
         """Everything inside the root."""
         self._stack.append(_Open(root_fd, b""))
+        yield from self._rest()
+
+    def entry(self, parent_fd: int, name: bytes, shown: bytes) -> Iterator[bytes]:
+        """One name of a directory, under another name."""
+        here = _Open(parent_fd, b"", [])
+        self._stack.append(here)
+        yield from self._entry(here, name, shown)
+        yield from self._rest()
+
+    def _rest(self) -> Iterator[bytes]:
         try:
             while self._stack:
                 here = self._stack[-1]
@@ -99,8 +123,8 @@ class _Packer:
         if left.path:
             os.close(left.fd)
 
-    def _entry(self, here: _Open, name: bytes) -> Iterator[bytes]:
-        path = here.path + name
+    def _entry(self, here: _Open, name: bytes, shown: bytes = b"") -> Iterator[bytes]:
+        path = here.path + (shown or name)
         try:
             found = os.stat(name, dir_fd=here.fd, follow_symlinks=False)
         except FileNotFoundError:
@@ -108,7 +132,7 @@ class _Packer:
         kind = _KINDS.get(stat.S_IFMT(found.st_mode))
         if kind is None or (self._skip is not None and self._skip(path, found)):
             return
-        if self._whiteouts and kind == CHARACTER and found.st_rdev == 0:
+        if self._whiteouts and is_whiteout(found):
             yield build(_marker(here.path + WHITEOUT_PREFIX + name))
             return
         entry = _described(path, kind, found)

@@ -14,6 +14,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +22,14 @@ from teu.errors import EngineError, SystemFailure
 from teu.sys.archivepath import clean_path, lexical_path
 from teu.sys.atomicfile import write_fully
 from teu.sys.beneath import open_beneath, open_directory, remove_tree
+from teu.sys.overlayfs import (
+    OPAQUE_MARKER,
+    OPAQUE_XATTR,
+    WHITEOUT_META_PREFIX,
+    WHITEOUT_PREFIX,
+    is_whiteout,
+    set_opaque,
+)
 from teu.sys.skeleton import SkeletonWriter
 from teu.sys.tarheader import (
     BLOCK_DEVICE,
@@ -35,15 +44,12 @@ from teu.sys.tarheader import (
     clamp_time,
 )
 from teu.sys.tarstream import TarStream
+from teu.sys.xattrs import set_xattr
 
-WHITEOUT_PREFIX = b".wh."
-WHITEOUT_META_PREFIX = b".wh..wh."
-OPAQUE_MARKER = b".wh..wh..opq"
-OPAQUE_XATTR = "trusted.overlay.opaque"
-_OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.")
 _IMPLIED_MODE = 0o755
 _CACHED_DIRECTORIES = 64
 _MAX_SYMLINKS = 40
+_SHOWN_NAME = 200
 _SPACE_CHECK_BYTES = 64 << 20
 _SPACE_RESERVE_BYTES = 64 << 20
 
@@ -70,13 +76,20 @@ class _Place:
 class Unpacker:
     """Unpacks archives below `root` (an existing directory). Close it after use.
 
+    `keep_kinds` refuses to put a file where a directory is, and the other way round.
     `skeleton` records what is needed to make the archive again; the stream's `on_raw` must be its
     `raw`. Not for two threads at once; nobody else may write below `root` meanwhile.
     """
 
     def __init__(
-        self, root: Path, *, whiteouts: bool = False, skeleton: SkeletonWriter | None = None
+        self,
+        root: Path,
+        *,
+        whiteouts: bool = False,
+        skeleton: SkeletonWriter | None = None,
+        keep_kinds: bool = False,
     ) -> None:
+        self._keep_kinds = keep_kinds
         self._root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._root_path = os.fsencode(os.readlink(f"/proc/self/fd/{self._root_fd}"))
         self._whiteouts = whiteouts
@@ -134,9 +147,12 @@ class Unpacker:
             self._root_entry(entry)
             return
         parent, _, name = path.rpartition(b"/")
-        if self._whiteouts and name.startswith(WHITEOUT_PREFIX):
-            self._whiteout(parent, name, entry)
-            return
+        if self._whiteouts and WHITEOUT_PREFIX in path:
+            if WHITEOUT_META_PREFIX in path and name != OPAQUE_MARKER:
+                return  # bookkeeping of AUFS
+            if name.startswith(WHITEOUT_PREFIX):
+                self._whiteout(parent, name, entry)
+                return
         parent_fd, canonical = self._parent(parent)
         maker(
             entry, _Place(parent_fd, name, canonical + b"/" + name if canonical else name), stream
@@ -196,33 +212,33 @@ class Unpacker:
                 offset += written
 
     def _hard_link(self, entry: Entry, place: _Place, stream: TarStream) -> None:
-        target = clean_path(entry.link)
-        parent, _, name = target.rpartition(b"/")
-        source_fd = open_directory(self._root_fd, parent)
+        parent, _, name = clean_path(entry.link).rpartition(b"/")
         try:
-            found = os.stat(name or b".", dir_fd=source_fd, follow_symlinks=False)
-            if stat.S_ISDIR(found.st_mode):
-                raise InvalidArchive(f"{_shown(entry)}: a hard link to a directory")
+            source_fd = open_directory(self._root_fd, parent)
             try:
-                existing = os.stat(place.name, dir_fd=place.parent_fd, follow_symlinks=False)
-            except FileNotFoundError:
-                pass
-            else:
-                if (existing.st_dev, existing.st_ino) == (found.st_dev, found.st_ino):
-                    return
-                self._clear_way(place)
-            os.link(
-                name, place.name, src_dir_fd=source_fd, dst_dir_fd=place.parent_fd,
-                follow_symlinks=False,
-            )  # fmt: skip
-            self._links.add(place.path)
+                self._link(entry, source_fd, name or b".", place)
+            finally:
+                os.close(source_fd)
         except FileNotFoundError as error:
             raise InvalidArchive(
-                f"{_shown(entry)}: a hard link to {os.fsdecode(target)}, which is not in the "
+                f"{_shown(entry)}: a hard link to {os.fsdecode(entry.link)}, which is not in the "
                 "archive before it"
             ) from error
-        finally:
-            os.close(source_fd)
+
+    def _link(self, entry: Entry, source_fd: int, name: bytes, place: _Place) -> None:
+        found = os.stat(name, dir_fd=source_fd, follow_symlinks=False)
+        if stat.S_ISDIR(found.st_mode):
+            raise InvalidArchive(f"{_shown(entry)}: a hard link to a directory")
+        with suppress(FileNotFoundError):
+            existing = os.stat(place.name, dir_fd=place.parent_fd, follow_symlinks=False)
+            if (existing.st_dev, existing.st_ino) == (found.st_dev, found.st_ino):
+                return
+            self._clear_way(place)
+        os.link(
+            name, place.name, src_dir_fd=source_fd, dst_dir_fd=place.parent_fd,
+            follow_symlinks=False,
+        )  # fmt: skip
+        self._links.add(place.path)
 
     def _symlink(self, entry: Entry, place: _Place, stream: TarStream) -> None:
         try:
@@ -252,8 +268,8 @@ class Unpacker:
             found = os.stat(place.name, dir_fd=place.parent_fd, follow_symlinks=False)
             if not stat.S_ISDIR(found.st_mode):
                 # A whiteout of the same layer hides what is below; so does the new directory.
-                opaque = self._whiteouts and _is_whiteout(found)
-                self._clear_way(place)
+                opaque = self._whiteouts and is_whiteout(found)
+                self._clear_way(place, directory=True)
                 os.mkdir(place.name, 0o700, dir_fd=place.parent_fd)
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(place.name, flags, dir_fd=place.parent_fd)
@@ -267,11 +283,9 @@ class Unpacker:
         self._implied.pop(place.path, None)
 
     def _whiteout(self, parent: bytes, name: bytes, entry: Entry) -> None:
-        if name.startswith(WHITEOUT_META_PREFIX) and name != OPAQUE_MARKER:
-            return  # bookkeeping of AUFS
         parent_fd, _ = self._parent(parent)
         if name == OPAQUE_MARKER:
-            _set_opaque(parent_fd, b".")
+            set_opaque(parent_fd, b".")
             return
         hidden = name[len(WHITEOUT_PREFIX) :]
         if hidden in (b"", b".", b".."):
@@ -281,7 +295,7 @@ class Unpacker:
         except FileExistsError:
             found = os.stat(hidden, dir_fd=parent_fd, follow_symlinks=False)
             if stat.S_ISDIR(found.st_mode):
-                _set_opaque(parent_fd, hidden)
+                set_opaque(parent_fd, hidden)
 
     # --- directories --------------------------------------------------------------------
 
@@ -292,8 +306,7 @@ class Unpacker:
         known = self._directories.get(path)
         if known is None:
             fd = self._open_or_make(path)
-            real = os.fsencode(os.readlink(f"/proc/self/fd/{fd}"))
-            known = fd, real[len(self._root_path) + 1 :]
+            known = fd, self._canonical(fd)
             if len(self._directories) >= _CACHED_DIRECTORIES:
                 os.close(self._directories.pop(next(iter(self._directories)))[0])
             self._directories[path] = known
@@ -305,40 +318,49 @@ class Unpacker:
             try:
                 return open_directory(self._root_fd, path)
             except FileNotFoundError:
-                path = self._make_missing(path)
+                done, name, rest = self._first_missing(path)
+            parent_fd = open_directory(self._root_fd, done)
+            try:
+                return self._make_chain(parent_fd, [name, *filter(None, rest.split(b"/"))])
+            except FileExistsError:
+                target = os.readlink(name, dir_fd=parent_fd)
+                base = b"" if target.startswith(b"/") else done
+                path = lexical_path(base + b"/" + target + b"/" + rest)
+            finally:
+                os.close(parent_fd)
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), os.fsdecode(path))
 
-    def _make_missing(self, path: bytes) -> bytes:
-        """Makes one missing directory of `path`; the path to try next."""
+    def _first_missing(self, path: bytes) -> tuple[bytes, bytes, bytes]:
+        """The existing part of a path, the first name that leads nowhere, and the rest."""
         done, rest = b"", path
-        while rest:
+        while True:
             name, _, rest = rest.partition(b"/")
             here = done + b"/" + name if done else name
             try:
                 os.close(open_directory(self._root_fd, here))
             except FileNotFoundError:
-                return self._make_here(done, name, here, path, rest)
+                return done, name, rest
             done = here
-        return path
 
-    def _make_here(
-        self, parent: bytes, name: bytes, here: bytes, path: bytes, rest: bytes
-    ) -> bytes:
-        parent_fd = open_directory(self._root_fd, parent)
-        try:
-            os.mkdir(name, _IMPLIED_MODE, dir_fd=parent_fd)
-            os.chmod(name, _IMPLIED_MODE, dir_fd=parent_fd)
-            real = os.fsencode(os.readlink(f"/proc/self/fd/{parent_fd}"))[
-                len(self._root_path) + 1 :
-            ]
-            self._implied[real + b"/" + name if real else name] = None
-            return path
-        except FileExistsError:
-            target = os.readlink(name, dir_fd=parent_fd)
-            base = b"" if target.startswith(b"/") else parent
-            return lexical_path(base + b"/" + target + b"/" + rest)
-        finally:
-            os.close(parent_fd)
+    def _make_chain(self, parent_fd: int, names: list[bytes]) -> int:
+        """Makes directories inside each other; the innermost one's descriptor."""
+        path = self._canonical(parent_fd)
+        fd = os.dup(parent_fd)
+        for name in names:
+            try:
+                os.mkdir(name, _IMPLIED_MODE, dir_fd=fd)
+                os.chmod(name, _IMPLIED_MODE, dir_fd=fd)
+                below = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
+            finally:
+                os.close(fd)
+            fd = below
+            path = path + b"/" + name if path else name
+            self._implied[path] = None
+        return fd
+
+    def _canonical(self, fd: int) -> bytes:
+        """A directory's path relative to the root, free of symlinks."""
+        return os.fsencode(os.readlink(f"/proc/self/fd/{fd}"))[len(self._root_path) + 1 :]
 
     def _forget_directories(self) -> None:
         """A directory or symlink went, so what was found through it is void. The descriptors
@@ -362,9 +384,12 @@ class Unpacker:
 
     # --- replacing ----------------------------------------------------------------------
 
-    def _clear_way(self, place: _Place) -> None:
+    def _clear_way(self, place: _Place, directory: bool = False) -> None:
         """Removes what an earlier entry put at this place (a later entry wins)."""
         found = os.stat(place.name, dir_fd=place.parent_fd, follow_symlinks=False)
+        if self._keep_kinds and directory != stat.S_ISDIR(found.st_mode):
+            old, new = ("non-directory", "directory") if directory else ("directory", "file")
+            raise InvalidArchive(f'cannot overwrite {old} "{os.fsdecode(place.path)}" with {new}')
         if stat.S_ISREG(found.st_mode):
             self._drop_file(place.parent_fd, place.name, place.path, found)
         elif stat.S_ISDIR(found.st_mode):
@@ -418,7 +443,7 @@ class Unpacker:
             os.fchown(fd, entry.uid, entry.gid)
         os.fchmod(fd, entry.mode)
         for name, value in entry.xattrs.items():
-            _set_xattr(fd, name, value)
+            set_xattr(fd, name, value)
 
     def _set_attributes_at(self, place: _Place, entry: Entry) -> None:
         """For what must not be opened: symlinks, devices, FIFOs."""
@@ -430,7 +455,7 @@ class Unpacker:
         if entry.kind != SYMLINK:
             os.chmod(place.name, entry.mode, dir_fd=place.parent_fd)
         for name, value in entry.xattrs.items():
-            _set_xattr(path, name, value)
+            set_xattr(path, name, value)
         os.utime(
             place.name, ns=_times(entry.mtime_ns), dir_fd=place.parent_fd, follow_symlinks=False
         )
@@ -450,33 +475,9 @@ def _times(mtime_ns: int) -> tuple[int, int]:
     return instant, instant
 
 
-def _is_whiteout(found: os.stat_result) -> bool:
-    return stat.S_ISCHR(found.st_mode) and found.st_rdev == 0
-
-
-def _set_opaque(parent_fd: int, name: bytes) -> None:
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(name, flags, dir_fd=parent_fd)
-    try:
-        os.setxattr(fd, OPAQUE_XATTR, b"y")
-    finally:
-        os.close(fd)
-
-
-def _set_xattr(target: int | bytes, name: bytes, value: bytes) -> None:
-    """An archive never sets overlayfs's own xattrs: they redirect to other layers' files."""
-    if name.startswith(_OVERLAY_XATTRS):
-        return
-    try:
-        os.setxattr(target, name, value, follow_symlinks=isinstance(target, int))
-    except OSError as error:
-        not_on_this_kind = error.errno == errno.EPERM and name.startswith(b"user.")
-        if error.errno != errno.ENOTSUP and not not_on_this_kind:
-            raise
-
-
 def _shown(entry: Entry) -> str:
-    return os.fsdecode(entry.name)
+    name = os.fsdecode(entry.name)
+    return name if len(name) <= _SHOWN_NAME else f"{name[:_SHOWN_NAME]}…"
 
 
 _HOSTILE = (errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EFBIG, errno.EISDIR)

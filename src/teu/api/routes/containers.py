@@ -59,7 +59,7 @@ class ContainerRoutes:
             Route("POST", "/containers/{id}/wait", self.wait),
             Route("DELETE", "/containers/{id}", self.remove),
             Route("POST", "/containers/prune", self.prune),
-            Route("GET", "/containers/{id}/export", self.export),
+            Route("POST", "/containers/{id}/update", self.update),
             Route("GET", "/containers/{id}/stats", self.stats),
         ]
 
@@ -161,6 +161,14 @@ class ContainerRoutes:
     async def unpause(self, call: Call) -> web.StreamResponse:
         return await self._change(self._engine.lifecycle.unpause(self._get(call)), "unpause")
 
+    async def update(self, call: Call) -> web.StreamResponse:
+        container = self._get(call)
+        asked = await call.body(HostConfig)
+        warnings = await self._engine.services.tasks.shielded(
+            self._engine.updater.update(container, asked), "update"
+        )
+        return answer({"Warnings": warnings or None})
+
     async def rename(self, call: Call) -> web.StreamResponse:
         self._engine.services.containers.rename(self._get(call), call.text("name"))
         return web.Response(status=status.NO_CONTENT)
@@ -178,15 +186,6 @@ class ContainerRoutes:
             self._engine.pruner.containers(call.filters()), "prune containers"
         )
         return answer({"ContainersDeleted": removed or None, "SpaceReclaimed": reclaimed})
-
-    async def export(self, call: Call) -> web.StreamResponse:
-        container = self._get(call)
-        response = web.StreamResponse(headers={"Content-Type": "application/x-tar", **HEADERS})
-        await response.prepare(call.request)
-        async for chunk in self._engine.committer.export(container):
-            await response.write(chunk)
-        await response.write_eof()
-        return response
 
     # --- streams -------------------------------------------------------------------------
 
