@@ -96,7 +96,7 @@ def _checked(engine: Engine, request: pytest.FixtureRequest) -> Iterator[Engine]
     request.node.stash[_LOG_START] = engine.log.stat().st_size
     before = leaks.snapshot(engine)
     process = engine.process
-    files = leaks.open_files(engine.pid) if process else None
+    files = leaks.open_files(engine) if process else None
     began_s = int(time.time())
     yield engine
     assert engine.running(), f"the daemon died: {engine.log_tail()}"
@@ -107,13 +107,13 @@ def _checked(engine: Engine, request: pytest.FixtureRequest) -> Iterator[Engine]
         return  # the peer leaks when it was killed
     _until_clean(engine, before, gone)
     if engine.kind == "teu" and process is engine.process and files is not None:
-        _until_files_closed(engine.pid, files)
+        _until_files_closed(engine, files)
 
 
-def _until_files_closed(pid: int, before: Counter[str]) -> None:
+def _until_files_closed(engine: Engine, before: Counter[str]) -> None:
     """The daemon keeps no descriptor that it had not before."""
     deadline = time.monotonic() + _CLEAN_LIMIT_S
-    while (more := leaks.open_files(pid) - before) and time.monotonic() < deadline:
+    while (more := leaks.open_files(engine) - before) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not more, f"the daemon keeps open: {dict(more)}"
 
