@@ -9,6 +9,7 @@ All that an engine started here makes is below one short directory and on one br
 numbered by a slot that this process holds a lock on, so that many can run at once.
 """
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -253,12 +254,14 @@ def processes_naming(root: Path) -> set[int]:
 def sweep(root: Path, bridge: str) -> None:
     """Takes away, by force, all that an engine left: processes, mounts, its bridge, its files."""
     for pid in processes_naming(root):
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     until("all processes of the engine are gone", lambda: not processes_naming(root))
     for point in sorted(mounts_below(root), reverse=True):
         subprocess.run(["umount", "-l", point], check=False, capture_output=True)
     for command in (
         ["ip", "link", "del", bridge],
+        ["nft", "delete", "table", "inet", f"teu-{bridge}"],
         ["nft", "delete", "table", "ip", f"peer_{bridge}"],
     ):
         subprocess.run(command, check=False, capture_output=True)
