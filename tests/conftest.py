@@ -10,6 +10,7 @@
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from harness import leaks
 from harness.clients import Cli
 from harness.engine import Engine
 from harness.registry import Registry, lab_storage
-from harness.waiting import until
 
 CLIENTS = ("docker", "teu")
 _CLEAN_LIMIT_S = 10
@@ -96,7 +96,7 @@ def _checked(engine: Engine, request: pytest.FixtureRequest) -> Iterator[Engine]
     request.node.stash[_LOG_START] = engine.log.stat().st_size
     before = leaks.snapshot(engine)
     process = engine.process
-    fds = leaks.fd_count(engine.pid) if process else 0
+    files = leaks.open_files(engine) if process else None
     began_s = int(time.time())
     yield engine
     assert engine.running(), f"the daemon died: {engine.log_tail()}"
@@ -106,12 +106,16 @@ def _checked(engine: Engine, request: pytest.FixtureRequest) -> Iterator[Engine]
     if engine.kind == "dockerd" and process is not engine.process:
         return  # the peer leaks when it was killed
     _until_clean(engine, before, gone)
-    if engine.kind == "teu" and process is engine.process:
-        until(
-            f"the daemon's open files are back to {fds}",
-            lambda: leaks.fd_count(engine.pid) <= fds,
-            _CLEAN_LIMIT_S,
-        )
+    if engine.kind == "teu" and process is engine.process and files is not None:
+        _until_files_closed(engine, files)
+
+
+def _until_files_closed(engine: Engine, before: Counter[str]) -> None:
+    """The daemon keeps no descriptor that it had not before."""
+    deadline = time.monotonic() + _CLEAN_LIMIT_S
+    while (more := leaks.open_files(engine) - before) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not more, f"the daemon keeps open: {dict(more)}"
 
 
 def _made_since(engine: Engine, began_s: int) -> set[str]:

@@ -73,7 +73,7 @@ def ten(client: Cli, private_engine: Engine, names: Names, tmp_path: Path) -> Te
 def test_ten_containers_live_on(ten: Ten, client: Cli, private_engine: Engine) -> None:
     engine, names = private_engine, ten.names
     with client.tty("attach", names("terminal1")) as terminal:
-        _type(terminal, "word=kept", "/ # ")
+        _type(terminal, "word=kept; echo now-$word", "^now-kept$")
     written = _last_line(client, names("writer"))
     engine.kill()
     _end_while_nobody_looks(ten)

@@ -110,6 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(size))
+        self.send_header("Connection", "close")
         self.send_header("Docker-Distribution-Api-Version", "registry/2.0")
         if kind == MANIFEST:
             self.send_header("Docker-Content-Digest", _digest(self.server.manifest))

@@ -9,6 +9,7 @@ All that an engine started here makes is below one short directory and on one br
 numbered by a slot that this process holds a lock on, so that many can run at once.
 """
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -36,7 +37,7 @@ class Slot:
         directory = cache.directory() / "slots"
         directory.mkdir(exist_ok=True)
         for number in range(1, _SLOTS):
-            self._file = (directory / str(number)).open("w")
+            self._file = (directory / str(number)).open("a+")
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -46,7 +47,17 @@ class Slot:
             return
         raise RuntimeError("all test slots are taken")
 
+    def claim(self, root: Path) -> str:
+        """Notes the root of the slot's engine; the one before, if its process was killed."""
+        self._file.seek(0)
+        before = self._file.read()
+        self._file.truncate(0)
+        self._file.write(str(root))
+        self._file.flush()
+        return before
+
     def release(self) -> None:
+        self._file.truncate(0)
         self._file.close()
 
 
@@ -73,6 +84,8 @@ class Engine:
         else:
             self.slot = Slot()
             self.bridge = f"tt{self.slot.number}"
+            if left := self.slot.claim(self.root):
+                sweep(Path(left), self.bridge)
             self.gateway = f"10.140.{self.slot.number}.1"
         self.host = f"unix://{self.socket}"
         self.api = Api(self.socket)
@@ -166,41 +179,19 @@ class Engine:
         if self._containerd:
             self._containerd.kill()
             self._containerd.wait()
-        for pid in self.processes():
-            os.kill(pid, signal.SIGKILL)
-        until("all processes of the engine are gone", lambda: not self.processes())
-        for point in sorted(self.mount_points(), reverse=True):
-            subprocess.run(["umount", "-l", point], check=False)
-        subprocess.run(["ip", "link", "del", self.bridge], check=False, capture_output=True)
-        subprocess.run(
-            ["nft", "delete", "table", "ip", f"peer_{self.bridge}"],
-            check=False,
-            capture_output=True,
-        )
-        shutil.rmtree(self.root, ignore_errors=True)
+        sweep(self.root, self.bridge)
         self.slot.release()
 
     # --- what is there ----------------------------------------------------------------------
 
     def mount_points(self) -> set[str]:
         """Where something is mounted below the engine's root; not the peer's namespace cache."""
-        lines = Path("/proc/self/mountinfo").read_text().splitlines()
-        points = {line.split()[4] for line in lines}
-        points = {point for point in points if point.startswith(f"{self.root}/")}
+        points = mounts_below(self.root)
         return {point for point in points if self.kind == "teu" or "/netns/" not in point}
 
     def processes(self) -> set[int]:
         """Processes that name the engine's root on their command line (daemon, shims, runtimes)."""
-        found = set()
-        needle = f"{self.root}/".encode()
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and int(entry.name) != os.getpid():
-                try:
-                    if needle in (entry / "cmdline").read_bytes():
-                        found.add(int(entry.name))
-                except OSError:
-                    continue
-        return found
+        return processes_naming(self.root)
 
     def log_tail(self, size: int = 4000) -> str:
         return self.log.read_text(errors="replace")[-size:]
@@ -239,3 +230,39 @@ class Engine:
         hook = "type nat hook postrouting priority 100;"
         rule = f"ip saddr {self.gateway}/24 oifname != {self.bridge} masquerade"
         cache.command("nft", f"table ip peer_{self.bridge} {{ chain post {{ {hook} {rule}; }}; }}")
+
+
+def mounts_below(root: Path) -> set[str]:
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return {point for point in (line.split()[4] for line in lines) if point.startswith(f"{root}/")}
+
+
+def processes_naming(root: Path) -> set[int]:
+    """Processes, but this one, with a path below `root` on their command line."""
+    found = set()
+    needle = f"{root}/".encode()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                if needle in (entry / "cmdline").read_bytes():
+                    found.add(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+def sweep(root: Path, bridge: str) -> None:
+    """Takes away, by force, all that an engine left: processes, mounts, its bridge, its files."""
+    for pid in processes_naming(root):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    until("all processes of the engine are gone", lambda: not processes_naming(root))
+    for point in sorted(mounts_below(root), reverse=True):
+        subprocess.run(["umount", "-l", point], check=False, capture_output=True)
+    for command in (
+        ["ip", "link", "del", bridge],
+        ["nft", "delete", "table", "inet", f"teu-{bridge}"],
+        ["nft", "delete", "table", "ip", f"peer_{bridge}"],
+    ):
+        subprocess.run(command, check=False, capture_output=True)
+    shutil.rmtree(root, ignore_errors=True)

@@ -1,8 +1,10 @@
 """What an engine leaves behind: every trace that a removed container may have on the machine."""
 
 import os
+import re
 import sqlite3
 import subprocess
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,9 +69,30 @@ def traces(engine: Engine, before: Snapshot, gone: set[str]) -> list[str]:
     return found
 
 
-def fd_count(pid: int) -> int:
-    """How many descriptors a process has open."""
-    return len(os.listdir(f"/proc/{pid}/fd"))
+def open_files(engine: Engine) -> Counter[str]:
+    """What the daemon has open, by kind; an idle connection to the registry is not counted.
+
+    A file counts once: SQLite keeps descriptors of closed connections for its next one.
+    """
+    found: Counter[str] = Counter()
+    idle = _connections_to(engine.registry)
+    for entry in os.scandir(f"/proc/{engine.pid}/fd"):
+        try:
+            target = os.readlink(entry.path)
+        except OSError:
+            continue
+        if target.startswith("/"):
+            found[target] = 1
+        elif target not in idle:
+            found[re.sub(r":\[\d+\]$", "", target)] += 1
+    return found
+
+
+def _connections_to(address: str) -> set[str]:
+    """`socket:[inode]` of all IPv4 connections to a loopback address `HOST:PORT`."""
+    port = f":{int(address.rpartition(':')[2]):04X}"
+    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    return {f"socket:[{row[9]}]" for row in rows if row[2].endswith(port)}
 
 
 def _named(engine: Engine, gone: set[str]) -> list[str]:
@@ -145,9 +168,7 @@ def _links(engine: Engine) -> set[str]:
 
 def _rules(engine: Engine) -> set[str]:
     """Lines of the whole ruleset that name the engine's bridge or one of its addresses."""
-    done = subprocess.run(
-        ["nft", "-a", "list", "ruleset"], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True)
     prefix = engine.gateway.rpartition(".")[0] + "."
     lines = (line.strip() for line in done.stdout.replace(", ", "\n").splitlines())
     return {line for line in lines if prefix in line or f'"{engine.bridge}"' in line}

@@ -1,8 +1,10 @@
 """The Engine API itself: versions, bad requests, and what Docker's own Python client makes of it."""
 
+import gc
 import json
 import re
 import socket
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +24,8 @@ def client(engine: Engine) -> Iterator[docker.DockerClient]:
     )
     yield with_timeout
     with_timeout.close()
+    with warnings.catch_warnings(action="ignore"):  # it forgets to close what it streamed from
+        gc.collect()
 
 
 # --- versions and headers -------------------------------------------------------------------------

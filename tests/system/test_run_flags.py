@@ -325,3 +325,12 @@ def test_stdin_of_many_megabytes(cli: Cli) -> None:
     process = cli.spawn("run", "-i", "--rm", "busybox", "md5sum", stdin=subprocess.PIPE)
     out, _ = process.communicate(data, timeout=60)
     assert out.split()[0].decode() == hashlib.md5(data).hexdigest()
+
+
+def test_detach_keys_are_plain_bytes_without_a_terminal(cli: Cli, names: Names) -> None:
+    """ctrl-p ctrl-q detaches a person at a terminal, not a file that happens to contain it."""
+    data = b"before\x10\x11after\n"
+    done = cli.run("run", "-i", "--rm", "busybox", "cat", stdin=data)
+    assert done.out.encode() == data
+    cli.ok("run", "-d", "--name", names("a"), "busybox", "sleep", "1000")
+    assert cli.run("exec", "-i", names("a"), "cat", stdin=data).out.encode() == data
