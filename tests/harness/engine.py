@@ -136,7 +136,7 @@ class Engine:
             *("--data-root", str(self.data_root), "--exec-root", str(self.exec_root)),
             *("--host", self.host, "--pidfile", str(self.root / "pid")),
             *("--config-file", str(config), "--registry-mirror", f"http://{self.registry}"),
-            *("--bridge", self.bridge),
+            *("--bridge", self.bridge, "--max-download-attempts", "2"),
             *("--default-address-pool", f"base=10.141.{self.slot.number}.0/24,size=28"),
         ]
         if self.kind == "dockerd":
