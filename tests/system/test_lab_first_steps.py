@@ -27,7 +27,7 @@ def test_hello_world(cli: Cli, engine: Engine) -> None:
     assert "Hello from Docker!" in done.out
     assert "Unable to find image 'hello-world:latest' locally" in done.err
     assert re.search(r"^latest: Pulling from library/hello-world$", done.err, re.MULTILINE)
-    assert re.search(r"^[0-9a-f]{12}: Pull complete$", done.err, re.MULTILINE)
+    assert re.search(r"^[0-9a-f]{12}: (Pull complete|Already exists)$", done.err, re.MULTILINE)
     assert re.search(r"^Digest: sha256:[0-9a-f]{64}$", done.err, re.MULTILINE)
     assert "Status: Downloaded newer image for hello-world:latest" in done.err
 

@@ -161,6 +161,14 @@ class Creator:
         self._services.runtime.fill_defaults(host)
         return host
 
+    def _check_links(self, host: HostConfig) -> None:
+        for link in host.links or []:
+            ref = link.partition(":")[0]
+            if self._services.containers.find(ref) is None:
+                raise InvalidParameter(
+                    f"could not get container for {ref}: No such container: {ref}"
+                )
+
     def _joined(self, mode: str) -> str:
         if mode.startswith("container:"):
             return "container:" + self._services.containers.get(mode[10:]).id
@@ -168,6 +176,7 @@ class Creator:
 
     def _check(self, host: HostConfig, request: CreateRequest) -> list[str]:
         check_config(request.config)
+        self._check_links(host)
         check_restart(host)
         check_log(host.log_config)
         warnings = check_network(host, request.networking)

@@ -15,7 +15,7 @@ import msgspec
 from teu import ids
 from teu.container.container import Container
 from teu.container.services import Services
-from teu.errors import Conflict, InvalidParameter, NotFound
+from teu.errors import Conflict, EngineError, InvalidParameter, NotFound
 from teu.model.config import Wire
 from teu.model.container import Status
 from teu.runtime.failures import StartFailed
@@ -114,14 +114,15 @@ class Execs:
         """Starts the command with its client, whose descriptor is given away.
 
         A command that cannot start is told to the client in the stream, as Docker does, and its
-        exit code is 126 or 127. Raises (without a client): StartFailed.
+        exit code is 126 or 127. Raises (without a client): StartFailed, InvalidParameter (user).
         """
         item.started = True
         spare_fd = os.dup(client.fd) if client else -1
         try:
             await self._launch(item, client, console_size)
-        except StartFailed as error:
-            item.exit_code = error.exit_code if error.exit_code in (126, 127) else START_FAILED_CODE
+        except EngineError as error:
+            code = error.exit_code if isinstance(error, StartFailed) else START_FAILED_CODE
+            item.exit_code = code if code in (126, 127) else START_FAILED_CODE
             self._ended(item)
             if client is None:
                 raise
@@ -131,6 +132,9 @@ class Execs:
             self._ended(item)
             raise
         finally:
+            if client and client.fd >= 0:
+                os.close(client.fd)
+                client.fd = -1
             if spare_fd >= 0:
                 os.close(spare_fd)
 
@@ -142,8 +146,6 @@ class Execs:
         config = item.config
         shim = item.container.shim
         if shim is None:
-            if client:
-                os.close(client.fd)
             raise Conflict(f"container {record.id} is not running")
         process = services.runtime.exec_process(
             record,

@@ -20,6 +20,9 @@ from teu.runtime.orphan import ExitStatus
 
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 60.0
+RESTART = "restart"  # intents of a record
+REMOVE = "remove"
+REMOVE_VOLUMES = "remove-volumes"
 LONG_RUN_S = 10.0  # a run this long resets the delay
 log = logging.getLogger(__name__)
 
@@ -87,7 +90,8 @@ class Exits:
 
     def _follow_up(self, container: Container, again: bool) -> None:
         outcome = Outcome(container.record.exit_code, container.record.error)
-        if not again and container.record.host.auto_remove:
+        restarting = container.record.intent == RESTART
+        if not again and not restarting and container.record.host.auto_remove:
             self._remover.remove_exited(container)
             container.tell_exit(outcome)
             return

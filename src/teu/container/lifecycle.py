@@ -5,13 +5,14 @@ while waiting for an exit that a signal will cause: exits are recorded without i
 """
 
 import asyncio
+import contextlib
 import logging
 import signal
 from functools import partial
 
 from teu.container import state
 from teu.container.container import Container, Outcome
-from teu.container.exits import Exits
+from teu.container.exits import REMOVE, REMOVE_VOLUMES, RESTART, Exits
 from teu.container.mounts import make_sources
 from teu.container.removal import RemovalInProgress, Remover
 from teu.container.services import Services
@@ -131,6 +132,8 @@ class Lifecycle:
         if record.status is Status.RESTARTING:
             await self._stop_restarting(container)
             return
+        async with container.lock:  # a start under way comes to its end first
+            pass
         if not container.running:
             raise NotModified(f"container {container.id} is not running")
         number = parse_signal(signal_name or record.config.stop_signal or "SIGTERM")
@@ -220,15 +223,14 @@ class Lifecycle:
         self, container: Container, *, timeout_s: int | None = None, signal_name: str = ""
     ) -> None:
         """stop (if it runs) and start; a container with `--rm` is not removed in between."""
-        auto_remove = container.record.host.auto_remove
-        container.record.host.auto_remove = False
+        self._intend(container, RESTART)
         try:
             if state.is_active(container.record):
-                await self.stop(container, timeout_s=timeout_s, signal_name=signal_name)
+                with contextlib.suppress(NotModified):  # it ended by itself meanwhile
+                    await self.stop(container, timeout_s=timeout_s, signal_name=signal_name)
             await self.start(container)
         finally:
-            container.record.host.auto_remove = auto_remove
-            self._services.containers.save(container)
+            self._intend(container, "")
         self._services.containers.tell(container, "restart")
 
     # --- pause ---------------------------------------------------------------------------
@@ -260,6 +262,13 @@ class Lifecycle:
         if not container.running:
             raise Conflict(f"container {container.id} is not running")
 
+    # --- rename --------------------------------------------------------------------------
+
+    def rename(self, container: Container, new_name: str) -> None:
+        """Raises: InvalidParameter, NameInUse."""
+        self._services.containers.rename(container, new_name)
+        self._services.networks.rename(container.id, container.name)
+
     # --- remove --------------------------------------------------------------------------
 
     async def remove(
@@ -275,13 +284,23 @@ class Lifecycle:
         if state.is_active(record) and not force:
             self._refuse_removal(container)
         if state.is_active(record):
-            await self._end_for_removal(container)
+            self._intend(container, REMOVE_VOLUMES if volumes else REMOVE)
+            try:
+                await self._end_for_removal(container)
+            except BaseException:
+                self._intend(container, "")
+                raise
         async with container.lock:
             if _is_going(container):  # `--rm`, or another client was faster
                 return
             if state.is_active(record):
                 self._refuse_removal(container)
             self._remover.remove_exited(container, volumes=volumes or record.host.auto_remove)
+
+    def _intend(self, container: Container, intent: str) -> None:
+        """Saved before the first step, so that recovery brings it to its end after a crash."""
+        container.record.intent = intent
+        self._services.containers.save(container)
 
     async def _end_for_removal(self, container: Container) -> None:
         self._mark_stopped(container)

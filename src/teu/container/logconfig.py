@@ -33,8 +33,8 @@ def log_limits(log: LogConfig) -> tuple[int, int, bool]:
     """(bytes per file, files, compress); rotated by default. Raises: InvalidParameter."""
     options = log.config or {}
     try:
-        size = parse_size(options.get("max-size", "20m"))
-        files = int(options.get("max-file", "5"))
+        size = parse_size(options.get("max-size", "100m"))
+        files = int(options.get("max-file", "3"))
     except ValueError as error:
         raise InvalidParameter(f"log options: {error}") from error
     if size == 0 or files < 1:

@@ -252,7 +252,11 @@ def make_sources(points: list[MountPoint]) -> None:
     Raises: InvalidParameter with Docker's text.
     """
     for point in points:
-        if point.type != "bind" or os.path.lexists(point.source):
+        if point.type != "bind":
+            continue
+        if os.path.lexists(point.source):
+            if not point.rw and not os.path.isdir(point.source) and "ro" not in point.options:
+                point.options.append("ro")  # "recursive" makes runtimes take it for a directory
             continue
         if not point.create_source:
             raise InvalidParameter(

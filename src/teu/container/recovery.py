@@ -20,7 +20,7 @@ from functools import partial
 from teu import clock
 from teu.container import state
 from teu.container.container import Container
-from teu.container.exits import Exits, wants_start_at_boot
+from teu.container.exits import REMOVE, REMOVE_VOLUMES, RESTART, Exits, wants_start_at_boot
 from teu.container.lifecycle import Lifecycle
 from teu.container.removal import Remover
 from teu.container.rootfs import RootFilesystems
@@ -70,8 +70,24 @@ class Recovery:
         await self._services.networks.reap({c.id for c in adopted})
         for container, what in zip(kept, found, strict=True):
             self._settle(container, what)
+        await asyncio.gather(*(self._fulfil(c) for c in kept if c.record.intent))
         if adopted:
             log.info("adopted %d running containers", len(adopted))
+
+    async def _fulfil(self, container: Container) -> None:
+        """Brings a change of several steps to its end."""
+        intent = container.record.intent
+        log.info("container %s: finishing its interrupted %s", container.id[:12], intent)
+        try:
+            if intent in (REMOVE, REMOVE_VOLUMES):
+                volumes = intent == REMOVE_VOLUMES
+                await self._lifecycle.remove(container, force=True, volumes=volumes)
+            elif intent == RESTART:
+                container.record.intent = ""
+                if not container.running:
+                    await self._lifecycle.start(container)
+        except EngineError as error:
+            log.error("container %s: %s: %s", container.id[:12], intent, error)
 
     async def start_wanted(self) -> None:
         """Starts what its restart policy wants running; failures are logged, never raised."""

@@ -15,7 +15,7 @@ from teu.container import state
 from teu.container.container import Container, Outcome
 from teu.container.rootfs import RootFilesystems
 from teu.container.services import Services
-from teu.errors import Conflict, EngineError
+from teu.errors import Conflict, EngineError, NotFound
 from teu.model.container import Status
 
 UNMOUNT_TRIES = 50
@@ -42,28 +42,29 @@ class Remover:
         previous = container.teardown
         state.move(container.record, Status.REMOVING)
         self._services.containers.begin_removal(container)
+        going = self._begin_volumes(container) if volumes else []
         self._services.containers.tell(container, "destroy")
         for client in container.take_pending():
             os.close(client.fd)
         container.tell_removal(Outcome(container.record.exit_code))
         container.teardown = self._services.tasks.spawn(
-            self._finish(container, previous, volumes), f"remove {container.id[:12]}"
+            self._finish(container, previous, going), f"remove {container.id[:12]}"
         )
 
     async def finish_interrupted(self, container: Container) -> None:
         """Replays a removal that a crash cut short."""
-        await self._finish(container, None, volumes=True)
+        await self._finish(container, None, [])
 
     async def _finish(
-        self, container: Container, previous: asyncio.Task[None] | None, volumes: bool
+        self, container: Container, previous: asyncio.Task[None] | None, volumes: list[str]
     ) -> None:
         if previous is not None:
             await asyncio.wait([previous])
         await self.tear_down(container)
         try:
             await self._remove_files(container)
-            if volumes:
-                await self._remove_anonymous_volumes(container)
+            for name in volumes:
+                await self._services.volumes.finish_removal(name)
         except (OSError, EngineError) as error:
             log.error(
                 "container %s: its files cannot be removed (%s); tried again at the next start",
@@ -85,11 +86,15 @@ class Remover:
             else:
                 return
 
-    async def _remove_anonymous_volumes(self, container: Container) -> None:
+    def _begin_volumes(self, container: Container) -> list[str]:
+        """Frees the names of the container's anonymous volumes now; their data goes later."""
+        going: list[str] = []
         for point in container.record.mounts:
             if point.type == "volume" and point.anonymous:
-                with contextlib.suppress(Conflict):  # another container shares it
-                    await self._services.volumes.remove(point.name, force=True)
+                with contextlib.suppress(Conflict, NotFound):  # another container shares it
+                    self._services.volumes.begin_removal(point.name)
+                    going.append(point.name)
+        return going
 
     async def tear_down(self, container: Container) -> None:
         """Frees what a run held: cgroup, network, mount. Goes on after failures."""

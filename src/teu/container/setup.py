@@ -3,14 +3,16 @@
 import os
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from teu.container.container import Container
 from teu.container.containers import NoSuchContainer
-from teu.container.etcfiles import EtcFiles
 from teu.container.logconfig import log_attributes, log_limits
 from teu.container.rootfs import RootFilesystems
 from teu.container.services import Services
 from teu.errors import Conflict, InvalidParameter
 from teu.model.container import ContainerRecord, MountPoint
+from teu.network.files import EtcFiles
 from teu.runtime.namespaces import Joins
 from teu.runtime.shim import LaunchSpec, LogTarget
 from teu.sys import beneath
@@ -115,9 +117,26 @@ class Setup:
             record.config.hostname = record.config.hostname or other.record.config.hostname
         else:
             home = self._services.paths.home(record.id)
-            self._etc.write(home, record)
+            self._etc.write(home, self._with_links(record))
         names = ("hosts", "hostname", "resolv.conf")
         return {f"/etc/{n}": home / n for n in names if (home / n).exists()}
+
+    def _with_links(self, record: ContainerRecord) -> ContainerRecord:
+        """The record with its links as extra hosts: what `--link` means on the default bridge."""
+        if not record.host.links:
+            return record
+        hosts = list(record.host.extra_hosts or [])
+        for link in record.host.links:
+            ref, _, alias = link.partition(":")
+            other = self._services.containers.find(ref)
+            if other is None or not other.running:
+                raise Conflict(
+                    f"Cannot link to a non running container: /{ref} AS /{record.name}/{alias}"
+                )
+            address = next((s.ip_address for s in other.record.networks.values()), "")
+            names = dict.fromkeys((alias or other.name, other.name, other.id[:12]))
+            hosts += [f"{name}:{address}" for name in names if address]
+        return replace(record, host=replace(record.host, extra_hosts=hosts))
 
     # --- volumes -------------------------------------------------------------------------
 

@@ -25,7 +25,6 @@ from teu.container.archive import Archives
 from teu.container.commit import Committer
 from teu.container.containers import Containers
 from teu.container.create import Creator
-from teu.container.etcfiles import EtcFiles
 from teu.container.exec import Execs
 from teu.container.exits import Exits
 from teu.container.lifecycle import Lifecycle
@@ -46,6 +45,7 @@ from teu.daemon.translate import network_config, registry_config, runtime_config
 from teu.events import EventBus
 from teu.image.service import ImageService
 from teu.model.config import LogConfig
+from teu.network.files import EtcFiles
 from teu.network.service import NetworkService
 from teu.registry.client import RegistryClient
 from teu.runtime.service import RuntimeService
@@ -70,6 +70,7 @@ class Daemon:
         self._db: Database | None = None
         self._engine: Engine | None = None
         self._api: ApiServer | None = None
+        self._registry = RegistryClient(registry_config(config))
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         assert self._api is not None, "start() comes first"
@@ -111,6 +112,11 @@ class Daemon:
         """Takes over what may change while running (SIGHUP)."""
         self._config = config
         if self._engine is not None:
+            self._registry.reload(registry_config(config))
+            tasks = self._engine.services.tasks
+            tasks.start(
+                self._engine.services.runtime.reload(runtime_config(config)), "reload runtimes"
+            )
             self._engine.events.publish(
                 "daemon", "reload", self._engine_id(), {"name": platform.node()}
             )
@@ -129,7 +135,7 @@ class Daemon:
             images=ImageService(
                 db,
                 config.data_root,
-                RegistryClient(registry_config(config)),
+                self._registry,
                 _Users(containers),
             ),
             networks=NetworkService(db, config.exec_root, network_config(config)),
@@ -188,6 +194,7 @@ class Daemon:
             runtimes=runtime.known(),
             default_runtime=runtime.default_runtime,
             init_path=config.init_path,
+            warnings=list(self._engine.services.networks.warnings),
             address_pools=[(pool.base, pool.size) for pool in config.default_address_pools],
         )
 

@@ -187,7 +187,11 @@ def _escaped(path: Path) -> str:
 
 
 def _overlay_options(stacked: str, upper: Path, work: Path) -> str:
-    return f"lowerdir={stacked},upperdir={_escaped(upper)},workdir={_escaped(work)}"
+    # Off whatever the kernel's default is: a layer must hold its files itself, for `commit`.
+    return (
+        f"lowerdir={stacked},upperdir={_escaped(upper)},workdir={_escaped(work)},"
+        "redirect_dir=off,metacopy=off"
+    )
 
 
 def _escaped_layer(path: Path) -> str:

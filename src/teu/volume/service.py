@@ -136,16 +136,24 @@ class VolumeService:
 
         Raises: NoSuchVolume (not with `force`), VolumeInUse (also with `force`).
         """
-        record = self.find(name)
-        if record is None:
-            if force:
-                return
-            raise NoSuchVolume(name)
+        if self.find(name) is None and force:
+            return
+        self.begin_removal(name)
+        await self.finish_removal(name)
+
+    def begin_removal(self, name: str) -> None:
+        """The intent: from here on nobody finds the volume. Raises: NoSuchVolume, VolumeInUse."""
+        record = self.get(name)
         if users := self._users(name):
             raise VolumeInUse(name, users)
         record.removing = True
         self._store.save(record)
-        await self._remove_directory(record)
+
+    async def finish_removal(self, name: str) -> None:
+        """Removes the data, then the row (idempotent). Raises: SystemFailure."""
+        record = self._volumes.get(name)
+        if record is not None and record.removing:
+            await self._remove_directory(record)
 
     async def prune(
         self, *, include_named: bool, wanted: Callable[[VolumeRecord], bool]

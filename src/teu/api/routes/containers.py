@@ -170,7 +170,7 @@ class ContainerRoutes:
         return answer({"Warnings": warnings or None})
 
     async def rename(self, call: Call) -> web.StreamResponse:
-        self._engine.services.containers.rename(self._get(call), call.text("name"))
+        self._engine.lifecycle.rename(self._get(call), call.text("name"))
         return web.Response(status=status.NO_CONTENT)
 
     async def remove(self, call: Call) -> web.StreamResponse:

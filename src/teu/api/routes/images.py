@@ -38,6 +38,7 @@ class ImageRoutes:
             Route("GET", "/images/{name:path}/history", self.history),
             Route("GET", "/images/{name:path}/get", self.save),
             Route("POST", "/images/{name:path}/tag", self.tag),
+            Route("POST", "/images/{name:path}/push", self.push),
             Route("DELETE", "/images/{name:path}", self.remove),
             Route("POST", "/commit", self.commit),
         ]
@@ -131,6 +132,16 @@ class ImageRoutes:
             await response.write(chunk)
         await response.write_eof()
         return response
+
+    async def push(self, call: Call) -> web.StreamResponse:
+        name = call.params["name"]
+        auth = registry_auth(call)
+
+        async def work(emit: Emit) -> None:
+            await self._images.push(name, tag=call.text("tag"), auth=auth, progress=emit)
+            self._tell("push", name, name)
+
+        return await stream_progress(call, self._tasks, f"push {name}", work)
 
     # --- changes -------------------------------------------------------------------------
 

@@ -88,12 +88,19 @@ class SystemRoutes:
         return answer(
             {
                 "LayersSize": usage["layers"],
-                "Images": services.images.list_images({}, all_=True),
+                "Images": self._images_with_users(),
                 "Containers": rows,
                 "Volumes": volumes,
                 "BuildCache": [],
             }
         )
+
+    def _images_with_users(self) -> list[dict[str, Any]]:
+        services = self._engine.services
+        rows = services.images.list_images({}, all_=True, shared_size=True)
+        for row in rows:
+            row["Containers"] = len(services.containers.using_image(row["Id"]))
+        return rows
 
     # --- events --------------------------------------------------------------------------
 
