@@ -155,6 +155,7 @@ class Creator:
             asked,
             network_mode="bridge" if mode in ("", "default") else self._joined(mode),
             log_config=log,
+            console_size=asked.console_size or [0, 0],
             ipc_mode=self._joined(asked.ipc_mode),
             pid_mode=self._joined(asked.pid_mode),
         )
@@ -170,7 +171,7 @@ class Creator:
                 )
 
     def _joined(self, mode: str) -> str:
-        if mode.startswith("container:"):
+        if mode.startswith("container:") and mode != "container:":
             return "container:" + self._services.containers.get(mode[10:]).id
         return mode
 

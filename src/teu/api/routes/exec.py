@@ -99,7 +99,7 @@ def shown(item: Exec) -> dict[str, Any]:
         "OpenStdin": config.attach_stdin,
         "OpenStderr": config.attach_stderr,
         "OpenStdout": config.attach_stdout,
-        "CanRemove": item.exit_code is not None,
+        "CanRemove": False,
         "ContainerID": item.container.id,
         "DetachKeys": config.detach_keys or "",
         "Pid": item.pid,

@@ -175,7 +175,7 @@ def summary(container: Container, images: ImageService) -> dict[str, Any]:
         "Names": [f"/{record.name}"],
         "Image": image_name(record, images),
         "ImageID": record.image_id,
-        "Command": " ".join(record.args),
+        "Command": shown_command(record.args),
         "Created": record.created_ns // _SECOND_NS,
         "Ports": port_rows(record) if state.is_running(record) else [],
         "Labels": record.config.labels or {},
@@ -187,6 +187,11 @@ def summary(container: Container, images: ImageService) -> dict[str, Any]:
         },
         "Mounts": [mount_point(point) for point in record.mounts],
     }
+
+
+def shown_command(args: list[str]) -> str:
+    """Arguments with a space in them are quoted, the program is not."""
+    return " ".join([args[0], *(f"'{arg}'" if " " in arg else arg for arg in args[1:])])
 
 
 def image_name(record: ContainerRecord, images: ImageService) -> str:
