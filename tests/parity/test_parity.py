@@ -20,6 +20,7 @@ NAME = "parity"
 
 # Paths of fields (regular expressions, whole path) and why they differ.
 MAY_DIFFER = {
+    r".*\.HostConfig\.MaskedPaths.*": "the list has grown since the peer, and its order means nothing",
     r".*\.GraphDriver.*": "the storage is the engine's own",
     r"info\.(Containerd|ContainerdCommit|RuncCommit|InitCommit|InitBinary).*": "parts of docker",
     r"info\.(Driver|DriverStatus|Plugins|Runtimes|DefaultRuntime|Warnings|SecurityOptions).*": "parts",

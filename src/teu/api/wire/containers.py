@@ -3,6 +3,7 @@
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from teu import clock, units
 from teu.container import state
@@ -152,7 +153,21 @@ def network_settings(record: ContainerRecord) -> dict[str, Any]:
 def _shown_networks(record: ContainerRecord) -> dict[str, EndpointSettings]:
     if record.host.network_mode == "host":
         return {"host": EndpointSettings()}
-    return record.networks
+    if state.is_running(record):
+        return record.networks
+    return {name: _asked_only(settings) for name, settings in record.networks.items()}
+
+
+def _asked_only(settings: EndpointSettings) -> EndpointSettings:
+    """An endpoint without what only a running container has."""
+    return replace(
+        settings,
+        endpoint_id="",
+        gateway="",
+        ip_address="",
+        ip_prefix_len=0,
+        mac_address="",
+    )
 
 
 def ports(record: ContainerRecord) -> dict[str, list[dict[str, str]] | None]:
@@ -160,7 +175,7 @@ def ports(record: ContainerRecord) -> dict[str, list[dict[str, str]] | None]:
     result: dict[str, list[dict[str, str]] | None] = {}
     for port in record.config.exposed_ports or {}:
         result[port if "/" in port else f"{port}/tcp"] = None
-    result.update(record.ports)
+    result.update({port: bindings or None for port, bindings in record.ports.items()})
     return result
 
 
