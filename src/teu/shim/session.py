@@ -21,7 +21,7 @@ from teu.shim.loop import READ, WRITE, Loop, Timer
 
 STDOUT, STDERR = 1, 2
 PIPE_BYTES = 1 << 19
-BUSY_READS, BUSY_GAP_S, GATHER_S = 8, 0.001, 0.0005
+BUSY_READS, BUSY_GAP_S, GATHER_S = 8, 0.002, 0.001
 DRAIN_LIMIT_S = 1.0
 DRAIN_LIMIT_BYTES = 1 << 20  # the largest pipe that the kernel allows by default
 _BURST = 16
@@ -217,7 +217,7 @@ class Session:
             if waiting:
                 client.splice(kind, self._outputs[kind], waiting)
                 self._grow_pipe(kind, waiting)
-                return True
+                return waiting >= CHUNK
         chunk = self._read(kind)
         if chunk:
             self._deliver(kind, chunk)
