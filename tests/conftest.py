@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from harness import leaks
@@ -26,6 +27,12 @@ CLIENTS = ("docker", "teu")
 _CLEAN_LIMIT_S = 10
 _ENGINE: pytest.StashKey[Engine] = pytest.StashKey()
 _LOG_START: pytest.StashKey[int] = pytest.StashKey()
+
+# The same examples in every run, and no limit on a slow machine's single example. To look for new
+# ones: HYPOTHESIS_PROFILE=explore.
+hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("explore", deadline=None, max_examples=2000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 
 
 @pytest.fixture(scope="session")

@@ -77,8 +77,10 @@ def test_death_by_signal(box: Box, number: signal.Signals) -> None:
 def test_pid_and_start_time_are_those_of_the_container(box: Box) -> None:
     async def scenario(service: ShimService) -> None:
         shim = await service.launch(box.spec(["sleep", "100"]), [])
-        stat = Path(f"/proc/{shim.pid}/stat").read_text()
-        assert "(sleep)" in stat
+        path = Path(f"/proc/{shim.pid}/stat")
+        # The runtime returns when the process is about to execute its program.
+        await eventually("it sleeps", lambda: "(sleep)" in path.read_text())
+        stat = path.read_text()
         assert int(stat.rsplit(")", 1)[1].split()[19]) == shim.pid_started
         os.kill(shim.pid, signal.SIGKILL)
         await finished(shim)

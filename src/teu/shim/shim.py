@@ -104,7 +104,7 @@ class Shim:
 
     def _handle(self, connection: Connection, message: Message, fds: list[int]) -> None:
         request = message.get("id")
-        handler = self._HANDLERS.get(message.get("op", ""))
+        handler = self._HANDLERS.get(str(message.get("op")))
         try:
             if handler is None:
                 raise StartError("invalid", f"unknown operation {message.get('op')!r}")
