@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from teu.build.service import BuildService
 from teu.container.archive import Archives
 from teu.container.commit import Committer
 from teu.container.create import Creator
@@ -38,3 +39,4 @@ class Engine:
     rootfs: RootFilesystems
     updater: Updater
     system: System
+    builds: BuildService

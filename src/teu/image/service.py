@@ -33,6 +33,7 @@ from teu.image.pushing import Pusher
 from teu.image.removal import ImageUsers, Removed, Remover
 from teu.image.saving import Saver, choose_images
 from teu.image.stock import Stock
+from teu.image.workshop import Workshop
 from teu.model.config import ContainerConfig
 from teu.model.image import Image
 from teu.model.reference import Reference
@@ -61,6 +62,7 @@ class ImageService:
         self._pusher = Pusher(self._stock, registry)
         self._maker = Maker(self._stock)
         self._remover = Remover(self._catalog, users)
+        self.workshop = Workshop(self._stock)
 
     async def start(self) -> None:
         """Reads all records and removes what a crash left half done. Layers that nobody uses any

@@ -23,6 +23,9 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TABLE event (seq INTEGER PRIMARY KEY, at_ns INTEGER NOT NULL, record BLOB NOT NULL);
     CREATE INDEX event_at ON event (at_ns);
     """,
+    """
+    CREATE TABLE build_cache (key TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
+    """,
 )
 
 
