@@ -16,7 +16,6 @@ from typing import Any
 
 LIMIT_S = 20.0
 PROGRAM = Path(__file__).with_name("fake_daemon.py")
-SOURCE = PROGRAM.parents[2] / "src"
 
 
 def wait_for(what: Callable[[], Any], described: str, limit_s: float = LIMIT_S) -> Any:
@@ -84,7 +83,7 @@ class Daemon:
             self.process = subprocess.Popen(
                 self.command(*self.places(), *hosts, *flags),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=pass_fds,
-                env=os.environ | {"PYTHONPATH": str(SOURCE)} | env,
+                env=os.environ | env,
             )  # fmt: skip
 
     def start(self, *flags: str, pass_fds: tuple[int, ...] = (), **env: str) -> None:
