@@ -82,6 +82,7 @@ class Creator:
             services.containers.save(container)
             tx.commit()
         services.containers.tell(container, "create")
+        services.runtime.foresee_start()
         return Created(container, warnings)
 
     def _undo_record(self, container: Container) -> None:

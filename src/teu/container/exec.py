@@ -87,6 +87,7 @@ class Execs:
         command = [config.cmd] if isinstance(config.cmd, str) else list(config.cmd or [])
         if not command:
             raise InvalidParameter("No exec command specified")
+        self._services.runtime.foresee_start()
         item = Exec(ids.new_id(), container, config, command)
         self._execs[item.id] = item
         container.exec_ids.append(item.id)

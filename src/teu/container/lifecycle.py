@@ -82,6 +82,7 @@ class Lifecycle:
         if container.teardown is not None:
             await asyncio.wait([container.teardown])
             container.teardown = None
+        self._services.runtime.foresee_start()
         container.stopping = False
         state.move(record, Status.STARTING)
         record.error = ""

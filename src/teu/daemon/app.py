@@ -145,7 +145,7 @@ class Daemon:
                 VolumeStore(db), config.data_root / "volumes", containers.using_volume
             ),
             runtime=runtime,
-            shims=ShimService(),
+            shims=ShimService(config.exec_root / "rehearsal"),
             tasks=TaskOwner(),
         )
         return services, events
