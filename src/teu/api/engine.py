@@ -6,6 +6,7 @@ from teu.container.archive import Archives
 from teu.container.commit import Committer
 from teu.container.create import Creator
 from teu.container.exec import Execs
+from teu.container.health import HealthMonitor
 from teu.container.lifecycle import Lifecycle
 from teu.container.listing import Listing
 from teu.container.looks import Looks
@@ -37,4 +38,5 @@ class Engine:
     archives: Archives
     rootfs: RootFilesystems
     updater: Updater
+    health: HealthMonitor
     system: System

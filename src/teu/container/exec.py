@@ -198,7 +198,9 @@ class Execs:
             self._execs.pop(self._finished.pop(0), None)
 
     def _tell(self, item: Exec, action: str, **attributes: str) -> None:
-        self._services.containers.tell(item.container, action, execID=item.id, **attributes)
+        self._services.containers.tell(
+            item.container, action, lasting=True, execID=item.id, **attributes
+        )
 
 
 def _write_error(fd: int, message: str, *, multiplexed: bool) -> None:

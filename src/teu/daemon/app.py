@@ -27,6 +27,7 @@ from teu.container.containers import Containers
 from teu.container.create import Creator
 from teu.container.exec import Execs
 from teu.container.exits import Exits
+from teu.container.health import HealthMonitor
 from teu.container.lifecycle import Lifecycle
 from teu.container.listing import Listing
 from teu.container.looks import Looks
@@ -102,6 +103,7 @@ class Daemon:
             return
         services = self._engine.services
         self._engine.events.close()
+        await self._engine.health.close()
         await services.tasks.drain(self._config.shutdown_timeout_s)
         await services.shims.close()
         await services.networks.stop()
@@ -151,9 +153,10 @@ class Daemon:
     def _build_engine(self, services: Services, events: EventBus) -> tuple[Engine, Recovery]:
         rootfs = RootFilesystems(services.paths, services.images)
         remover = Remover(services, rootfs)
-        exits = Exits(services, remover)
+        health = HealthMonitor(services)
+        exits = Exits(services, remover, health)
         setup = Setup(services, rootfs, EtcFiles(network_config(self._config), services.networks))
-        lifecycle = Lifecycle(services, setup, exits, remover)
+        lifecycle = Lifecycle(services, setup, exits, remover, health)
         looks = Looks(services)
         engine = Engine(
             services=services,
@@ -171,9 +174,10 @@ class Daemon:
             rootfs=rootfs,
             archives=Archives(services, rootfs),
             updater=Updater(services),
+            health=health,
             system=System(services, looks, self._about),
         )
-        return engine, Recovery(services, rootfs, lifecycle, exits, remover)
+        return engine, Recovery(services, rootfs, lifecycle, exits, remover, health)
 
     def _engine_id(self) -> str:
         assert self._db is not None
