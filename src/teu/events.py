@@ -22,6 +22,11 @@ class EventBus:
         self._store = store
         self._queues: set[asyncio.Queue[Event | None]] = set()
 
+    @property
+    def listeners(self) -> int:
+        """How many streams there are now."""
+        return len(self._queues)
+
     def publish(self, kind: str, action: str, actor: str, attributes: dict[str, str]) -> None:
         event = Event(
             type=kind, action=action, actor=actor, attributes=attributes, at_ns=clock.now_ns()

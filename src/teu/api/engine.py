@@ -17,6 +17,7 @@ from teu.container.stats import Stats
 from teu.container.streams import Streams
 from teu.container.update import Updater
 from teu.events import EventBus
+from teu.registry.client import RegistryClient
 from teu.system import System
 
 
@@ -38,3 +39,4 @@ class Engine:
     rootfs: RootFilesystems
     updater: Updater
     system: System
+    registry: RegistryClient

@@ -13,6 +13,7 @@ from aiohttp import web
 from teu import ids
 from teu.api.engine import Engine
 from teu.api.router import Route
+from teu.api.routes.absent import AbsentRoutes
 from teu.api.routes.archive import ArchiveRoutes
 from teu.api.routes.containers import ContainerRoutes
 from teu.api.routes.exec import ExecRoutes
@@ -171,7 +172,8 @@ class Daemon:
             rootfs=rootfs,
             archives=Archives(services, rootfs),
             updater=Updater(services),
-            system=System(services, looks, self._about),
+            system=System(services, looks, events, self._about),
+            registry=self._registry,
         )
         return engine, Recovery(services, rootfs, lifecycle, exits, remover)
 
@@ -229,5 +231,6 @@ def _routes(engine: Engine) -> list[Route]:
         NetworkRoutes(engine),
         VolumeRoutes(engine),
         SystemRoutes(engine),
+        AbsentRoutes(),
     )
     return [route for group in groups for route in group.routes()]
