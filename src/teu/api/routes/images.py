@@ -3,12 +3,11 @@
 import base64
 import binascii
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 from aiohttp import web
 
-from teu.api import status
+from teu.api import status, versions
 from teu.api.call import Call, answer
 from teu.api.engine import Engine
 from teu.api.headers import HEADERS
@@ -16,8 +15,6 @@ from teu.api.progress import Emit, stream_progress
 from teu.api.router import Route
 from teu.errors import InvalidParameter, NotImplementedYet
 from teu.model.config import ContainerConfig
-
-CHUNK_BYTES = 1 << 18
 
 
 class ImageRoutes:
@@ -46,14 +43,17 @@ class ImageRoutes:
     # --- queries -------------------------------------------------------------------------
 
     async def listing(self, call: Call) -> web.StreamResponse:
-        return answer(
-            self._images.list_images(
-                call.filters(), all_=call.flag("all"), digests=call.flag("digests")
-            )
+        rows = self._images.list_images(
+            call.filters(), all_=call.flag("all"), digests=call.flag("digests")
         )
+        for row in rows:
+            versions.adapt_image_row(row, call.version)
+        return answer(rows)
 
     async def inspect(self, call: Call) -> web.StreamResponse:
-        return answer(self._images.inspect(call.params["name"]))
+        shown = self._images.inspect(call.params["name"])
+        versions.adapt_image(shown, call.version)
+        return answer(shown)
 
     async def history(self, call: Call) -> web.StreamResponse:
         return answer(self._images.history(call.params["name"]))
@@ -97,7 +97,7 @@ class ImageRoutes:
 
         async def work(emit: Emit) -> None:
             image = await self._images.import_image(
-                body_chunks(call),
+                call.chunks(),
                 name=name,
                 changes=changes,
                 message=call.text("message"),
@@ -111,7 +111,7 @@ class ImageRoutes:
     async def load(self, call: Call) -> web.StreamResponse:
         async def work(emit: Emit) -> None:
             for image in await self._images.load(
-                body_chunks(call), progress=emit, platform=call.text("platform")
+                call.chunks(), progress=emit, platform=call.text("platform")
             ):
                 self._tell("load", image.id, image.id)
 
@@ -189,11 +189,6 @@ class ImageRoutes:
 
     def _tell(self, action: str, name: str, image_id: str) -> None:
         self._engine.events.publish("image", action, image_id, {"name": name})
-
-
-async def body_chunks(call: Call) -> AsyncIterator[bytes]:
-    async for chunk in call.request.content.iter_chunked(CHUNK_BYTES):
-        yield chunk
 
 
 def registry_auth(call: Call) -> dict[str, Any] | None:
