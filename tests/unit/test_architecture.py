@@ -16,7 +16,18 @@ MAX_FUNCTION_LINES = 60
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
-        {"errors", "ids", "units", "clock", "model", "tx", "tasks", "dockerfile", "dockerignore"}
+        {
+            "errors",
+            "ids",
+            "units",
+            "clock",
+            "model",
+            "template",
+            "tx",
+            "tasks",
+            "dockerfile",
+            "dockerignore",
+        }
     ),
     frozenset({"sys"}),
     frozenset({"store", "content"}),
@@ -28,7 +39,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"daemon", "cli", "compose"}),
 )
 LAYER_OF = {part: number for number, parts in enumerate(LAYERS) for part in parts}
-CLI_MAY_IMPORT = {"errors", "units", "clock", "ids", "dockerignore", "cli"}
+CLI_MAY_IMPORT = {"errors", "units", "clock", "ids", "dockerignore", "template", "cli"}
 SPAWNERS = {"sys/process.py", "cli/helper.py"}  # of the daemon; of the client (credentials)
 SPAWN_MODULES = {"subprocess", "multiprocessing", "pty"}
 SPAWN_CALLS = re.compile(

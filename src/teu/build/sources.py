@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from teu.build.states import State
 from teu.build.steps import Copy, Mount, Run
 from teu.build.trees import Trees
 from teu.errors import InvalidParameter, NotFound, NotImplementedYet
-from teu.image.platform import matches
 from teu.model.image import Image, Platform
 from teu.model.reference import Reference
 
@@ -70,12 +69,8 @@ class Sources:
         images = self._parts.images
         key = (name, str(wanted))
         if not self._request.pull or key in self._pulled:
-            try:
-                found = images.resolve(name)
-                if matches(wanted, found.config.platform) or platform is None:
-                    return found
-            except NotFound:
-                pass
+            with suppress(NotFound):
+                return images.runnable(name, str(wanted))
         pulled = await images.pull(
             str(Reference.parse(name).with_default_tag()),
             platform=str(wanted),

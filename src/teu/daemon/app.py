@@ -13,6 +13,7 @@ from aiohttp import web
 from teu import ids
 from teu.api.engine import Engine
 from teu.api.router import Route
+from teu.api.routes.absent import AbsentRoutes
 from teu.api.routes.archive import ArchiveRoutes
 from teu.api.routes.build import BuildRoutes
 from teu.api.routes.containers import ContainerRoutes
@@ -31,6 +32,7 @@ from teu.container.containers import Containers
 from teu.container.create import Creator
 from teu.container.exec import Execs
 from teu.container.exits import Exits
+from teu.container.health import HealthMonitor
 from teu.container.lifecycle import Lifecycle
 from teu.container.listing import Listing
 from teu.container.looks import Looks
@@ -109,6 +111,7 @@ class Daemon:
             return
         services = self._engine.services
         self._engine.events.close()
+        await self._engine.health.close()
         await services.tasks.drain(self._config.shutdown_timeout_s)
         await services.shims.close()
         await services.networks.stop()
@@ -158,11 +161,12 @@ class Daemon:
     def _build_engine(self, services: Services, events: EventBus) -> tuple[Engine, Recovery]:
         rootfs = RootFilesystems(services.paths, services.images)
         remover = Remover(services, rootfs)
-        exits = Exits(services, remover)
+        health = HealthMonitor(services)
+        exits = Exits(services, remover, health)
         etc = EtcFiles(network_config(self._config), services.networks)
         setup = Setup(services, rootfs, etc)
         builds = self._users.builds = self._build_builder(services, etc)
-        lifecycle = Lifecycle(services, setup, exits, remover)
+        lifecycle = Lifecycle(services, setup, exits, remover, health)
         looks = Looks(services)
         engine = Engine(
             services=services,
@@ -180,10 +184,12 @@ class Daemon:
             rootfs=rootfs,
             archives=Archives(services, rootfs),
             updater=Updater(services),
-            system=System(services, looks, self._about),
             builds=builds,
+            health=health,
+            system=System(services, looks, events, self._about),
+            registry=self._registry,
         )
-        return engine, Recovery(services, rootfs, lifecycle, exits, remover)
+        return engine, Recovery(services, rootfs, lifecycle, exits, remover, health)
 
     def _build_builder(self, services: Services, etc: EtcFiles) -> BuildService:
         assert self._db is not None
@@ -248,5 +254,6 @@ def _routes(engine: Engine) -> list[Route]:
         VolumeRoutes(engine),
         SystemRoutes(engine),
         BuildRoutes(engine),
+        AbsentRoutes(),
     )
     return [route for group in groups for route in group.routes()]

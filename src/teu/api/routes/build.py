@@ -12,7 +12,6 @@ from teu.api.engine import Engine
 from teu.api.headers import HEADERS
 from teu.api.progress import line
 from teu.api.router import Route
-from teu.api.routes.images import body_chunks
 from teu.api.wire.builds import build_request
 from teu.build.context import unpack_context
 from teu.build.progress import BuildProgress, ClassicProgress, EventProgress, QuietProgress
@@ -41,7 +40,7 @@ class BuildRoutes:
         progress = _progress(call, request, stream)
         context = self._builds.new_context()
         try:
-            await unpack_context(body_chunks(call), context)
+            await unpack_context(call.chunks(), context)
             inputs = Inputs(context=context, flow=stream.flow)
 
             async def work() -> None:
