@@ -12,7 +12,7 @@ from teu.build.copying import Copier, Picked, Task, check_chmod, pick
 from teu.build.parts import Parts
 from teu.build.request import BuildRequest
 from teu.build.selection import Tree
-from teu.build.sources import Sources
+from teu.build.sources import Sources, is_remote
 from teu.build.states import State
 from teu.build.steps import Copy, MakeDirectory, Mount, Run
 from teu.build.trees import Trees, in_thread_to_the_end
@@ -40,47 +40,61 @@ class FileSteps:
 
     # --- keys -----------------------------------------------------------------------------
 
-    async def copy_parts(self, step: Copy, state: State, origin: State | None) -> dict[str, str]:
-        """The parts of a COPY's key: what it takes, by content."""
+    async def copy_parts(
+        self, step: Copy, state: State, origin: State | None
+    ) -> tuple[dict[str, str], dict[str, str]]:
+        """The parts of a COPY's key, and the digest of each file it takes (where that was found
+        out just now, and there are not too many)."""
         check_chmod(step.chmod)
-        digests = await self._digests(step, origin)
-        return keys.copy_parts(step, state, self._request, digests)
+        remote = await self._sources.remote_digests(step)
+        if origin is not None:
+            root, identity = None, f"layers {keys.parent_of(origin)}"
+        else:
+            root = self._trees.context(step.origin.context) if _reads(step) else None
+            identity = self._sources.context_identity(root) if root is not None else ""
+        digest, files = await self._digest(step, origin, root, identity)
+        parts = keys.copy_parts(step, state, self._request, digest, remote)
+        return parts, files
 
-    async def _digests(self, step: Copy, origin: State | None) -> dict[str, str]:
-        if origin is None:
-            remote = await self._sources.remote_digests(step)
-            local = await asyncio.to_thread(self._local_digests, step, None)
-            return {**local, **remote}
-        # What a stack of layers holds never changes: found out once, remembered.
+    async def _digest(
+        self, step: Copy, origin: State | None, root: Path | None, identity: str
+    ) -> tuple[str, dict[str, str]]:
+        """What the step takes from a tree. What an identity stands for never changes: it is found
+        out once and remembered."""
+        if not _reads(step):
+            return "", {}
         named = {
-            "layers": keys.parent_of(origin),
+            "tree": identity,
             "sources": digest_text([step.sources, step.excludes, bool(step.chmod)]),
         }
         key = key_of("digest", named)
-        known = self._parts.cache.find(key)
-        if known is None:
+        if identity and (known := self._parts.cache.find(key)) is not None:
+            return known.value, {}
+        if root is None and origin is not None:
             root = self._trees.layers(origin.diff_ids)
-            digests = await asyncio.to_thread(self._local_digests, step, root)
-            known = CacheRecord(
-                key=key, kind="digest", name=step.name, value=digest_text(sorted(digests.items())),
-                created_ns=now_ns(),
-            )  # fmt: skip
-            self._parts.cache.add(known)
-        return {f"from {step.origin.image or 'stage'}": known.value}
+            tree = Tree(root)
+        else:
+            assert root is not None
+            tree = self._sources.context_tree(root)
+        files = await asyncio.to_thread(self._local_digests, step, tree)
+        digest = digest_text(sorted(files.items()))
+        if identity:
+            self._parts.cache.add(
+                CacheRecord(
+                    key=key, kind="digest", name=step.name, value=digest, created_ns=now_ns()
+                )
+            )
+        return digest, files if len(files) <= keys.MAX_FILES else {}
 
-    def _local_digests(self, step: Copy, root: Path | None) -> dict[str, str]:
-        if not self._sources.local(step).sources:
-            return {}
-        tree = self._tree(step, root)
+    def _local_digests(self, step: Copy, tree: Tree) -> dict[str, str]:
         try:
             found: dict[str, str] = {}
             for picked in pick(self._sources.local(step), tree):
                 digests = tree.digest(
                     picked.path, excludes=_excludes(step), with_modes=not step.chmod
                 )
-                base = picked.path
                 for name, digest in digests.items():
-                    found["/".join(filter(None, (base, name)))] = digest
+                    found["/".join(filter(None, (picked.path, name)))] = digest
             return found
         except OSError as error:
             raise SystemFailure(f"cannot read what {step.name} copies: {error}") from error
@@ -181,6 +195,11 @@ class FileSteps:
         if epoch is not None:
             await asyncio.to_thread(clamp_times, place.upper, epoch * 1_000_000_000)
         return await self._parts.images.workshop.adopt(state.diff_ids, place.upper)
+
+
+def _reads(step: Copy) -> bool:
+    """Whether the step takes files from a tree."""
+    return any(not (step.is_add and is_remote(source)) for source in step.sources)
 
 
 def _excludes(step: Copy) -> IgnoreList | None:

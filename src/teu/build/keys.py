@@ -12,10 +12,11 @@ from teu.build.cache import digest_text
 from teu.build.request import BuildRequest
 from teu.build.states import State
 from teu.build.steps import Copy, MakeDirectory, Run
+from teu.model.build import CacheRecord
 from teu.model.image import chain_ids
 
 _SHOWN_CHANGES = 8
-_MAX_FILES = 2000  # more are one part: a record must stay small
+MAX_FILES = 2000  # whose digests a record keeps, to tell which one changed
 
 
 def parent_of(state: State) -> str:
@@ -54,36 +55,41 @@ def run_parts(
 
 
 def copy_parts(
-    step: Copy, state: State, request: BuildRequest, digests: Mapping[str, str]
+    step: Copy, state: State, request: BuildRequest, files: str, remote: Mapping[str, str]
 ) -> dict[str, str]:
-    """`digests`: of each file that the step takes, by name."""
+    """`files`: the digest of what the step takes from a tree. `remote`: of what it fetches."""
     parts = _common(State() if step.link else state, request)
     parts["the destination"] = step.destination
     options = [step.is_add, step.link, step.parents, step.unpack, step.chown, step.chmod]
     parts["the options"] = digest_text([*options, step.excludes, step.keep_git_dir])
     if step.inline:
         parts["the heredoc"] = digest_text([[one.name, one.content] for one in step.inline])
-    if len(digests) > _MAX_FILES:
-        parts["the files"] = digest_text(sorted(digests.items()))
-    else:
-        parts |= {f"file {name or '.'}": digest for name, digest in digests.items()}
-    return parts
+    if files:
+        parts["the files"] = files
+    return parts | {f"what {source} holds": digest for source, digest in remote.items()}
 
 
 def directory_parts(step: MakeDirectory, state: State, request: BuildRequest) -> dict[str, str]:
     return {**_common(state, request), "the path": step.path}
 
 
-def difference(before: Mapping[str, str] | None, now: Mapping[str, str]) -> str:
-    """In words, for people."""
+def difference(before: CacheRecord | None, now: CacheRecord) -> str:
+    """What made a step miss the cache, in words, for people."""
     if before is None:
         return "this step was never run before"
-    changes = [f"{name} changed" for name in now if name in before and before[name] != now[name]]
-    changes += [f"{name} is new" for name in now if name not in before]
-    changes += [f"{name} is gone" for name in before if name not in now]
+    changes = _changes(before.parts, now.parts)
+    files = _changes(before.files, now.files, "file ") if before.files and now.files else []
+    if files:
+        changes = [change for change in changes if change != "the files changed"] + files
     if not changes:
         return "its result is no longer there, or the cache was not to be used"
     shown = changes[:_SHOWN_CHANGES]
     if len(changes) > len(shown):
         shown.append(f"and {len(changes) - len(shown)} more")
     return ", ".join(shown)
+
+
+def _changes(before: Mapping[str, str], now: Mapping[str, str], what: str = "") -> list[str]:
+    found = [f"{what}{k} changed" for k in now if k in before and before[k] != now[k]]
+    found += [f"{what}{k} is new" for k in now if k not in before]
+    return found + [f"{what}{k} is gone" for k in before if k not in now]

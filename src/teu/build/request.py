@@ -5,6 +5,7 @@ from pathlib import Path
 
 from msgspec import Struct, field
 
+from teu.build.keptcontext import KeptContext
 from teu.model.config import Ulimit
 
 
@@ -79,4 +80,5 @@ class Inputs(Struct):
     agents: dict[str, Path] = field(default_factory=dict)
     named: dict[str, Path] = field(default_factory=dict)
     is_filtered: bool = False
+    kept: KeptContext | None = None
     flow: Callable[[], Awaitable[None]] = unhindered

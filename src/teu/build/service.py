@@ -23,6 +23,7 @@ from teu.build.plan import BuildPlan, Planner
 from teu.build.progress import BuildProgress
 from teu.build.request import BuildRequest, Inputs
 from teu.build.running import Runner
+from teu.build.sessions import Sessions
 from teu.build.solver import FailedStep, Solver
 from teu.build.sources import Sources
 from teu.build.states import State, config_json
@@ -42,6 +43,7 @@ from teu.runtime.service import RuntimeService
 from teu.runtime.shim import ShimService
 from teu.store.builds import BuildStore
 from teu.sys.beneath import open_in_root, remove_tree
+from teu.tasks import TaskOwner
 
 MAX_COMMANDS = 8
 log = logging.getLogger(__name__)
@@ -64,11 +66,13 @@ class BuildService:
         store: BuildStore,
         images: ImageService,
         runner: Runner,
+        tasks: TaskOwner,
     ) -> None:
         self._workspace = workspace
         self._cache = BuildCache(store)
         self._mounts = CacheMounts(workspace.root / "mounts", self._cache)
         self._parts = Parts(workspace, self._cache, images, runner, asyncio.Semaphore(MAX_COMMANDS))
+        self.sessions = Sessions(workspace, images, tasks)
 
     async def start(self, runtime: RuntimeService, shims: ShimService) -> None:
         """Removes what an earlier daemon's builds left; reads the cache."""

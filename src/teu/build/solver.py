@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from teu import ids
 from teu.build import keys
-from teu.build.cache import LAYER_KINDS, digest_text, key_of
+from teu.build.cache import digest_text, key_of
 from teu.build.files import FileSteps
 from teu.build.parts import Parts
 from teu.build.plan import BuildPlan
@@ -174,51 +174,50 @@ class Solver:
         """From the cache, or made now."""
         assert isinstance(step, Run | Copy | MakeDirectory)
         cache = self._parts.cache
-        kind, named = await self._key_parts(step, state)
-        key = key_of(kind, named)
-        self._pin(key)
+        record = await self._record(plan, step, state)
+        self._pin(record.key)
         if not self._ignores_cache(plan):
-            found = cache.find(key)
+            found = cache.find(record.key)
             if found is not None and self._parts.images.workshop.has(found.diff_ids):
                 self._progress.cached(step.number)
                 return found
-        self._explain(plan, step, named)
-        diff_ids = await self._make(step, state)
-        record = CacheRecord(
-            key=key,
-            kind=kind,
-            name=self._name(plan, step),
-            slot=self._slot(plan, step),
-            diff_ids=diff_ids,
-            created_ns=now_ns(),
-            size_bytes=self._own_size(state.diff_ids, diff_ids),
-            parts=named,
-        )
-        assert kind in LAYER_KINDS
+        self._explain(step, record)
+        record.diff_ids = await self._make(step, state)
+        record.created_ns = now_ns()
+        record.size_bytes = self._own_size(state.diff_ids, record.diff_ids)
         cache.add(record)
         return record
+
+    async def _record(
+        self, plan: StagePlan, step: "Run | Copy | MakeDirectory", state: State
+    ) -> CacheRecord:
+        """The step's record without a result."""
+        files: dict[str, str] = {}
+        if isinstance(step, Run):
+            mounts = await self._mount_states(step)
+            digests = await self._files.mount_digests(step, mounts)
+            kind, named = "exec", keys.run_parts(step, state, self._request, digests)
+        elif isinstance(step, Copy):
+            origin = await self._origin_state(step)
+            kind = "files"
+            named, files = await self._files.copy_parts(step, state, origin)
+        else:
+            kind, named = "directory", keys.directory_parts(step, state, self._request)
+        return CacheRecord(
+            key=key_of(kind, named),
+            kind=kind,
+            name=self._name(plan, step),
+            slot=digest_text([plan.name or plan.index, step.name]),
+            parts=named,
+            files=files,
+        )
 
     def _own_size(self, before: list[str], after: list[str]) -> int:
         return 0 if before == after else self._parts.images.workshop.size_bytes(after)
 
-    def _slot(self, plan: StagePlan, step: Step) -> str:
-        return digest_text([plan.name or plan.index, step.name])
-
     def _ignores_cache(self, plan: StagePlan) -> bool:
         filtered = {name.lower() for name in self._request.no_cache_filter}
         return self._request.no_cache or plan.name in filtered or str(plan.index) in filtered
-
-    async def _key_parts(
-        self, step: "Run | Copy | MakeDirectory", state: State
-    ) -> tuple[str, dict[str, str]]:
-        if isinstance(step, Run):
-            mounts = await self._mount_states(step)
-            digests = await self._files.mount_digests(step, mounts)
-            return "exec", keys.run_parts(step, state, self._request, digests)
-        if isinstance(step, Copy):
-            origin = await self._origin_state(step)
-            return "files", await self._files.copy_parts(step, state, origin)
-        return "directory", keys.directory_parts(step, state, self._request)
 
     async def _make(self, step: "Run | Copy | MakeDirectory", state: State) -> list[str]:
         if isinstance(step, Run):
@@ -272,12 +271,10 @@ class Solver:
         self._progress.log(step.number, data)
         await self._inputs.flow()
 
-    def _explain(self, plan: StagePlan, step: Step, named: dict[str, str]) -> None:
-        if not self._request.explain:
-            return
-        before = self._parts.cache.last_of(self._slot(plan, step))
-        reason = keys.difference(before.parts if before else None, named)
-        self._progress.log(step.number, f"not cached: {reason}\n".encode())
+    def _explain(self, step: Step, record: CacheRecord) -> None:
+        if self._request.explain:
+            reason = keys.difference(self._parts.cache.last_of(record.slot), record)
+            self._progress.log(step.number, f"not cached: {reason}\n".encode())
 
 
 def _state_id(step: Step, state: State) -> str:

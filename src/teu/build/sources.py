@@ -1,7 +1,7 @@
 """Where one build gets things from: images, files of the context, secrets, agents, cache mounts."""
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -90,19 +90,26 @@ class Sources:
         """A client's files; what was read of them once is not read again by this build."""
         return Tree(root, normal=True, known=self._known(root), remember=self._remember(root))
 
-    def _known(self, root: Path) -> Any:
-        contents = self._contents
+    def context_identity(self, root: Path) -> str:
+        """Names all of a context's files with their contents; empty when that is not known."""
+        kept = self._inputs.kept
+        return kept.identity if kept is not None and kept.tree == root else ""
 
-        def known(path: str, found: os.stat_result) -> str | None:
-            return contents.get(_identity(root, path, found))
+    def _known(self, root: Path) -> Callable[[str, os.stat_result], str | None]:
+        if self.context_identity(root):
+            kept = self._inputs.kept
+            assert kept is not None
+            return lambda path, found: kept.digest_of(path)
+        return lambda path, found: self._contents.get(_identity(root, path, found))
 
-        return known
-
-    def _remember(self, root: Path) -> Any:
-        contents = self._contents
+    def _remember(self, root: Path) -> Callable[[str, os.stat_result, str], None]:
+        if self.context_identity(root):
+            kept = self._inputs.kept
+            assert kept is not None
+            return lambda path, found, digest: kept.remember(path, digest)
 
         def remember(path: str, found: os.stat_result, digest: str) -> None:
-            contents[_identity(root, path, found)] = digest
+            self._contents[_identity(root, path, found)] = digest
 
         return remember
 

@@ -118,8 +118,8 @@ class Workspace:
                 await asyncio.to_thread(self.close, place)
             except (EngineError, OSError) as error:
                 log.error("build step %s: cannot be cleaned up: %s", place.id[:12], error)
-        for parent in (self.run_root, self.root / "contexts"):
-            for left in parent.iterdir():
+        for left in (*self.run_root.iterdir(), *(self.root / "contexts").iterdir()):
+            if not (left / "index").is_file():  # a context that is whole stays
                 await asyncio.to_thread(_remove, left)
 
     async def _end(self, place: Place, runtime: RuntimeService, shims: ShimService) -> None:

@@ -22,8 +22,8 @@ _TAR_MAGIC_AT = 257
 
 
 class LocalContext:
-    """A directory, with the name of its Dockerfile inside it. `dockerfile_text` when the Dockerfile
-    lies elsewhere or comes from stdin."""
+    """A directory, with the name of its Dockerfile inside it, and its text, which may come
+    from stdin or from elsewhere."""
 
     def __init__(self, root: str, dockerfile: str) -> None:
         if not os.path.isdir(root):
@@ -34,7 +34,8 @@ class LocalContext:
             )
         self.root = os.path.realpath(root)
         self.dockerfile = ""
-        self.dockerfile_text: bytes | None = None
+        self.dockerfile_text = b""
+        self.is_inside = True  # the Dockerfile is a file of the context
         self._choose_dockerfile(dockerfile)
         self.ignore = self._read_ignore()
 
@@ -42,6 +43,7 @@ class LocalContext:
         if asked == STDIN:
             self.dockerfile = "Dockerfile"
             self.dockerfile_text = sys.stdin.buffer.read()
+            self.is_inside = False
             return
         path = os.path.realpath(asked or os.path.join(self.root, "Dockerfile"))
         if not asked and not os.path.exists(path):
@@ -59,7 +61,13 @@ class LocalContext:
                 f"{path}: {(error.strerror or '').lower()}"
             ) from error
         relative = os.path.relpath(path, self.root)
-        self.dockerfile = os.path.basename(path) if relative.startswith("..") else relative
+        self.is_inside = not relative.startswith("..")
+        self.dockerfile = relative if self.is_inside else os.path.basename(path)
+
+    @property
+    def sent_dockerfile(self) -> str:
+        """Its name in the archive: one that no file of the context has."""
+        return self.dockerfile if self.is_inside else f".dockerfile.{os.getpid()}"
 
     def _read_ignore(self) -> IgnoreList:
         """`DOCKERFILE.dockerignore` beside the Dockerfile, else `.dockerignore`."""
@@ -77,10 +85,36 @@ class LocalContext:
                 raise Failure(f"failed to read {name}: {error}") from error
         return IgnoreList([])
 
-    def walk(self) -> Iterator[tuple[str, str]]:
-        """Path on this machine and name in the context of everything that is sent, a directory
-        before what is in it. Raises: Failure."""
-        yield from self._below("")
+    def walk(self, only: list[str] | None = None) -> Iterator[tuple[str, str]]:
+        """Path on this machine and name in the context of everything that is not ignored, a
+        directory before what is in it. `only`: below these names. Raises: Failure."""
+        if only is None:
+            yield from self._below("")
+            return
+        seen: set[str] = set()
+        for name in only:
+            for found in self._only(name):
+                if found[1] not in seen:
+                    seen.add(found[1])
+                    yield found
+
+    def _only(self, name: str) -> Iterator[tuple[str, str]]:
+        """One name with the directories above it. A symlink on the way, or at the end, may lead
+        anywhere in the context: then everything is needed."""
+        parts = name.split("/")
+        prefixes = ["/".join(parts[: count + 1]) for count in range(len(parts))]
+        if any(os.path.islink(os.path.join(self.root, prefix)) for prefix in prefixes):
+            yield from self._below("")
+            return
+        path = os.path.join(self.root, name)
+        if not os.path.lexists(path) or self.ignore.ignores_all_below(name):
+            return
+        below = list(self._below(name)) if os.path.isdir(path) else []
+        if self.ignore.ignores(name) and not below:
+            return
+        for prefix in prefixes:
+            yield os.path.join(self.root, prefix), prefix
+        yield from below
 
     def _below(self, name: str) -> Iterator[tuple[str, str]]:
         try:
@@ -108,7 +142,7 @@ class LocalContext:
         """Everything but the Dockerfile as a tar archive."""
         links: dict[tuple[int, int], str] = {}
         for path, name in self.walk():
-            if name == self.dockerfile:
+            if self.is_inside and name == self.dockerfile:
                 continue
             yield from pack_entry(path, name, links)
         yield bytes(2 * tarfile.BLOCKSIZE)

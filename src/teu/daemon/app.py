@@ -16,6 +16,7 @@ from teu.api.router import Route
 from teu.api.routes.absent import AbsentRoutes
 from teu.api.routes.archive import ArchiveRoutes
 from teu.api.routes.build import BuildRoutes
+from teu.api.routes.buildsessions import BuildSessionRoutes
 from teu.api.routes.containers import ContainerRoutes
 from teu.api.routes.exec import ExecRoutes
 from teu.api.routes.images import ImageRoutes
@@ -197,7 +198,9 @@ class Daemon:
         runner = Runner(
             workspace, services.runtime, services.shims, services.networks, etc, services.tasks
         )
-        return BuildService(workspace, BuildStore(self._db), services.images, runner)
+        return BuildService(
+            workspace, BuildStore(self._db), services.images, runner, services.tasks
+        )
 
     def _engine_id(self) -> str:
         assert self._db is not None
@@ -254,6 +257,7 @@ def _routes(engine: Engine) -> list[Route]:
         VolumeRoutes(engine),
         SystemRoutes(engine),
         BuildRoutes(engine),
+        BuildSessionRoutes(engine),
         AbsentRoutes(),
     )
     return [route for group in groups for route in group.routes()]

@@ -9,7 +9,7 @@ class CacheRecord(Struct, kw_only=True):
     `kind`: exec, files, directory (results of steps: `diff_ids` is the whole stack of layers),
     image (only `created_ns` matters), digest (`value` is a content digest), mount (`value` is the
     directory of a cache mount). `slot` names the step over changes of its inputs; `parts` are
-    the named parts of the key, to tell what changed.
+    the named parts of the key, `files` the digests of what was copied: to tell what changed.
     """
 
     key: str
@@ -24,3 +24,4 @@ class CacheRecord(Struct, kw_only=True):
     size_bytes: int = 0
     parent: str = ""
     parts: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)

@@ -35,21 +35,38 @@ class BuildRoutes:
         return [Route("POST", "/build", self.build)]
 
     async def build(self, call: Call) -> web.StreamResponse:
+        """From an archive in the body, or from a session."""
         request = build_request(call)
-        stream = Stream()
-        progress = _progress(call, request, stream)
+        if session_id := call.text("session"):
+            return await self._from_session(call, request, session_id)
         context = self._builds.new_context()
         try:
             await unpack_context(call.chunks(), context)
-            inputs = Inputs(context=context, flow=stream.flow)
-
-            async def work() -> None:
-                image = await self._builds.build(request, inputs, progress)
-                self._finish(request, image, stream, progress)
-
-            return await stream.serve(call, self._engine.services.tasks, work)
+            return await self._run(call, request, Inputs(context=context))
         finally:
             await asyncio.shield(self._builds.drop_context(context))
+
+    async def _from_session(
+        self, call: Call, request: BuildRequest, session_id: str
+    ) -> web.StreamResponse:
+        session = self._builds.sessions.take(session_id)
+        try:
+            request.dockerfile_text = session.dockerfile
+            request.dockerfile = session.name
+            return await self._run(call, request, self._builds.sessions.inputs(session))
+        finally:
+            await asyncio.shield(self._builds.sessions.close(session))
+
+    async def _run(self, call: Call, request: BuildRequest, inputs: Inputs) -> web.StreamResponse:
+        stream = Stream()
+        progress = _progress(call, request, stream)
+        inputs.flow = stream.flow
+
+        async def work() -> None:
+            image = await self._builds.build(request, inputs, progress)
+            self._finish(request, image, stream, progress)
+
+        return await stream.serve(call, self._engine.services.tasks, work)
 
     def _finish(
         self, request: BuildRequest, image: Image, stream: "Stream", progress: BuildProgress

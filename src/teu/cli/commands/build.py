@@ -7,6 +7,8 @@ import sys
 
 from teu.cli import values
 from teu.cli.build_context import REMOTE, STDIN, LocalContext, StdinContext, one_file, with_file
+from teu.cli.build_progress import view_for
+from teu.cli.build_session import BuildSession
 from teu.cli.grammar import Command, Flag, Options
 from teu.cli.jsontext import dumps
 from teu.cli.lists import csv_values, pairs
@@ -15,9 +17,10 @@ from teu.cli.session import Failure, Session
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
+    Body = bytes | Iterable[bytes]
     Query = dict[str, str | int | bool | list[str] | None]
 
 _END = bytes(1024)
@@ -26,34 +29,38 @@ _TAR = {"Content-Type": "application/x-tar"}
 
 def build(session: Session, options: Options, words: list[str]) -> int:
     """Builds an image; with -q its id is all that is printed."""
+    quiet = options.flag("quiet")
+    view = None if quiet else view_for(options.text("progress"))
     query = _query(session, options)
-    body = _body(options, words[0], query)
+    query["progress"] = "events" if view else None
+    body = _inputs(session, options, words[0], query)
     headers = {**_TAR, "X-Registry-Config": _logins(session)}
     messages = session.client.stream("POST", "/build", query, body, headers)
-    result: dict[str, str] = {}
-
-    def note(aux: Any) -> None:
-        if isinstance(aux, dict) and aux.get("ID"):
-            result["id"] = aux["ID"]
-
-    if options.flag("quiet"):
+    result: dict[str, Any] = {}
+    if quiet:
         text = _quietly(messages)
         session.out(text)
-        result["id"] = text.strip()
+        result["ID"] = text.strip()
+    elif view:
+        view.show_all(messages)
+        result = view.result
     else:
-        ProgressView(sys.stdout).show_all(messages, note)
+        ProgressView(sys.stdout).show_all(_checked(messages), result.update)
     if path := options.text("iidfile"):
-        _write(path, result.get("id", ""))
+        _write(path, str(result.get("ID", "")))
     return 0
 
 
 def _quietly(messages: Iterator[Any]) -> str:
-    text = ""
+    return "".join(message.get("stream", "") for message in _checked(messages))
+
+
+def _checked(messages: Iterator[Any]) -> Iterator[Any]:
+    """Raises: Failure with the failed command's exit code."""
     for message in messages:
         if detail := message.get("errorDetail"):
             raise Failure(str(detail.get("message", "")), int(detail.get("code") or 1))
-        text += message.get("stream", "")
-    return text
+        yield message
 
 
 def _write(path: str, text: str) -> None:
@@ -64,7 +71,8 @@ def _write(path: str, text: str) -> None:
         raise Failure(f"cannot write {path}: {error.strerror}") from error
 
 
-def _body(options: Options, where: str, query: Query) -> Iterator[bytes]:
+def _inputs(session: Session, options: Options, where: str, query: Query) -> Body:
+    """What is sent with the request; everything else is in the session then."""
     asked = options.text("file")
     if where == STDIN:
         if asked == STDIN:
@@ -73,16 +81,43 @@ def _body(options: Options, where: str, query: Query) -> Iterator[bytes]:
         if source.is_archive:
             query["dockerfile"] = asked or None
             return source.pieces()
-        query["dockerfile"] = None
-        return _ended(one_file("Dockerfile", source.text()))
+        return _without_context(session, options, source.text(), query)
     if where.startswith(REMOTE) and not os.path.isdir(where):
         query["remote"] = where
         query["dockerfile"] = asked or None
-        return iter(())
+        return b""
     context = LocalContext(where, asked)
-    query["dockerfile"] = context.dockerfile
-    assert context.dockerfile_text is not None
-    return with_file(context.dockerfile, context.dockerfile_text, context.archive())
+    build_session = BuildSession(session)
+    if build_session.open(context.dockerfile_text, context.dockerfile, options.text("target")):
+        build_session.send_files(context)
+        return _with_session(build_session, options, query)
+    _refuse_session_flags(options)
+    name = context.sent_dockerfile
+    query["dockerfile"] = name
+    return with_file(name, context.dockerfile_text, context.archive())
+
+
+def _without_context(session: Session, options: Options, text: bytes, query: Query) -> Body:
+    build_session = BuildSession(session)
+    if build_session.open(text, "Dockerfile", options.text("target")):
+        return _with_session(build_session, options, query)
+    _refuse_session_flags(options)
+    return _ended(one_file("Dockerfile", text))
+
+
+def _with_session(build_session: BuildSession, options: Options, query: Query) -> Body:
+    for text in options.texts("secret"):
+        build_session.add_secret(text)
+    for text in options.texts("ssh"):
+        build_session.add_agent(text)
+    query["session"] = build_session.id
+    return b""
+
+
+def _refuse_session_flags(options: Options) -> None:
+    for name in ("secret", "ssh"):
+        if options.texts(name):
+            raise Failure(f"--{name} needs a teu daemon")
 
 
 def _ended(pieces: Iterator[bytes]) -> Iterator[bytes]:
@@ -167,12 +202,17 @@ _FLAGS = (
     Flag("network", "", "string", "Network of the commands", default="default"),
     Flag("no-cache", "", "bool", "Run every step"),
     Flag("platform", "", "string", "Platform of the image (linux/arm64)"),
+    Flag(
+        "progress", "", "string", "How to show progress: auto, plain, tty, rawjson", default="auto"
+    ),
     Flag("pull", "", "bool", "Look for newer base images"),
     Flag("quiet", "q", "bool", "Print only the image's id"),
     Flag("rm", "", "bool", default=True, hidden=True),
+    Flag("secret", "", "list", "A secret for RUN --mount=type=secret (id=NAME,src=FILE)"),
     Flag("security-opt", "", "list", "Security options of the commands"),
     Flag("shm-size", "", "bytes", "Size of /dev/shm"),
     Flag("squash", "", "bool", "Make one layer of all that the build added"),
+    Flag("ssh", "", "list", "An SSH agent for RUN --mount=type=ssh (default, or ID=SOCKET)"),
     Flag("tag", "t", "list", "Name of the image (NAME[:TAG])"),
     Flag("target", "", "string", "Build up to this stage"),
     Flag("ulimit", "", "list", "Ulimits of the commands"),
