@@ -156,7 +156,8 @@ def _command_lines(pids: set[int]) -> set[str]:
             words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
         except OSError:
             continue
-        line = words.replace("\0", " ").strip()
+        # The descriptor that the zygote gets depends on what else was open at that moment.
+        line = re.sub(r"(zygote\.py) \d+", r"\1 N", words.replace("\0", " ").strip())
         seen[line] = seen.get(line, 0) + 1
     return {f"{line} #{number}" for line, count in seen.items() for number in range(count)}
 

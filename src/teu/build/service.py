@@ -21,6 +21,7 @@ from teu.build.cachemounts import CacheMounts
 from teu.build.parts import Parts
 from teu.build.plan import BuildPlan, Planner
 from teu.build.progress import BuildProgress
+from teu.build.pruning import Pruner
 from teu.build.request import BuildRequest, Inputs
 from teu.build.running import Runner
 from teu.build.sessions import Sessions
@@ -58,7 +59,8 @@ class Built(Struct):
 
 
 class BuildService:
-    """One per daemon. `start` once, before the first build."""
+    """One per daemon. `start` once, before the first build. `limit_bytes`: of the cache, 0 for
+    none; what was not used for longest goes after a build."""
 
     def __init__(
         self,
@@ -67,12 +69,15 @@ class BuildService:
         images: ImageService,
         runner: Runner,
         tasks: TaskOwner,
+        limit_bytes: int,
     ) -> None:
         self._workspace = workspace
         self._cache = BuildCache(store)
         self._mounts = CacheMounts(workspace.root / "mounts", self._cache)
         self._parts = Parts(workspace, self._cache, images, runner, asyncio.Semaphore(MAX_COMMANDS))
+        self._limit_bytes = limit_bytes
         self.sessions = Sessions(workspace, images, tasks)
+        self.pruner = Pruner(self._cache, self._mounts, workspace, images, self.sessions.is_busy)
 
     async def start(self, runtime: RuntimeService, shims: ShimService) -> None:
         """Removes what an earlier daemon's builds left; reads the cache."""
@@ -130,6 +135,7 @@ class BuildService:
             raise
         finally:
             solver.close()
+            await asyncio.shield(sources.close())
         for warning in plan.warnings:
             progress.say(warning + "\n")
         return Built(image, plan, state)
@@ -171,6 +177,7 @@ class BuildService:
             chains = {one for stack in stacks for one in chain_ids(stack)}
             await self._parts.images.workshop.sync(chains)
             self._cache.flush()
+            await self.pruner.limit(self._limit_bytes)
         except EngineError:
             log.exception("the build cache cannot be written")
 

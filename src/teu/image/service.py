@@ -133,6 +133,10 @@ class ImageService:
     def count(self) -> int:
         return len(self._catalog.all())
 
+    def layers_of_images(self) -> set[str]:
+        """Chain ids of all layers that an image has."""
+        return {chain_id for image in self._catalog.all() for chain_id in image.chain_ids}
+
     def layers_size(self) -> int:
         """Bytes of all layers, each once."""
         return sum(row.size_bytes for row in list(self._catalog.layers().values()))

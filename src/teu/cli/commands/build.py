@@ -110,12 +110,18 @@ def _with_session(build_session: BuildSession, options: Options, query: Query) -
         build_session.add_secret(text)
     for text in options.texts("ssh"):
         build_session.add_agent(text)
+    contexts = pairs(options.texts("build-context"))
+    for name, value in contexts.items():
+        if "://" not in value:
+            build_session.send_named(name, value)
+            contexts[name] = "local"
+    query["contexts"] = _json(contexts)
     query["session"] = build_session.id
     return b""
 
 
 def _refuse_session_flags(options: Options) -> None:
-    for name in ("secret", "ssh"):
+    for name in ("secret", "ssh", "build-context"):
         if options.texts(name):
             raise Failure(f"--{name} needs a teu daemon")
 
@@ -146,6 +152,9 @@ def _query(session: Session, options: Options) -> Query:
         "extrahosts": [values.extra_host(text) for text in options.texts("add-host")] or None,
         "ulimits": _json(ulimits),
         "securityopt": _json(options.texts("security-opt")),
+        "allow": _json(csv_values(options.texts("allow"))),
+        "nocachefilter": _json(csv_values(options.texts("no-cache-filter"))),
+        "explain": options.flag("explain") or None,
         "rm": "1",
     }
     return query
@@ -182,7 +191,9 @@ def _logins(session: Session) -> str:
 
 _FLAGS = (
     Flag("add-host", "", "list", "Add a line HOST:IP to /etc/hosts of the commands"),
+    Flag("allow", "", "list", "Allow network.host or security.insecure to the commands"),
     Flag("build-arg", "", "list", "Give an ARG a value"),
+    Flag("build-context", "", "list", "Another context (NAME=DIRECTORY or docker-image://NAME)"),
     Flag("cache-from", "", "list", "Take cached results from there, too"),
     Flag("cgroup-parent", "", "string", "Parent cgroup of the commands"),
     Flag("compress", "", "bool", "Accepted and ignored", hidden=True),
@@ -192,6 +203,7 @@ _FLAGS = (
     Flag("cpuset-cpus", "", "string", "CPUs that may be used (0-3, 0,1)"),
     Flag("cpuset-mems", "", "string", "Memory nodes that may be used (0-3, 0,1)"),
     Flag("disable-content-trust", "", "bool", default=True, hidden=True),
+    Flag("explain", "", "bool", "Say what made each step miss the cache"),
     Flag("file", "f", "string", "The Dockerfile (default PATH/Dockerfile; - for stdin)"),
     Flag("force-rm", "", "bool", "Accepted and ignored: nothing is left behind", hidden=True),
     Flag("iidfile", "", "string", "Write the image's id to this file"),
@@ -201,6 +213,7 @@ _FLAGS = (
     Flag("memory-swap", "", "bytes", "Limit memory plus swap; -1: no limit for swap"),
     Flag("network", "", "string", "Network of the commands", default="default"),
     Flag("no-cache", "", "bool", "Run every step"),
+    Flag("no-cache-filter", "", "list", "Run every step of these stages"),
     Flag("platform", "", "string", "Platform of the image (linux/arm64)"),
     Flag(
         "progress", "", "string", "How to show progress: auto, plain, tty, rawjson", default="auto"
