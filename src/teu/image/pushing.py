@@ -141,7 +141,7 @@ class _Push:
                 if repository and await self._target.mount(known.digest, repository):
                     self._progress(idle(f"Mounted from {repository}", layer_id))
                     return known
-            upload = _LayerUpload(self._stock, row, self._progress)
+            upload = LayerUpload(self._stock, row, self._progress)
             await self._target.blob(upload)
         self._progress(idle("Pushed", layer_id))
         return Descriptor(DOCKER_LAYER_GZIP, upload.digest, upload.size_bytes)
@@ -149,7 +149,7 @@ class _Push:
     async def _config(self) -> Descriptor:
         data = self._stock.blobs.read(self._image.id)
         if not await self._target.has_blob(self._image.id):
-            await self._target.blob(_SmallUpload(data))
+            await self._target.blob(SmallUpload(data))
         return Descriptor(DOCKER_CONFIG, self._image.id, len(data))
 
     def _manifest(self, config: Descriptor, layers: list[Descriptor]) -> tuple[bytes, str]:
@@ -172,7 +172,7 @@ class _Push:
         )
 
 
-class _SmallUpload:
+class SmallUpload:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self.digest = digest_of(data)
@@ -181,7 +181,7 @@ class _SmallUpload:
         yield self._data
 
 
-class _LayerUpload:
+class LayerUpload:
     """A layer, made again from its tree and compressed; its digest is known at the end."""
 
     def __init__(self, stock: Stock, row: LayerRow, progress: Progress) -> None:

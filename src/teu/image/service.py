@@ -13,6 +13,7 @@ from teu.clock import now_ns
 from teu.content.blobs import BlobStore
 from teu.errors import EngineError
 from teu.image import helloworld, removal, views
+from teu.image.cachetransfer import CacheTransfer
 from teu.image.catalog import Catalog
 from teu.image.download import Downloader, Registry
 from teu.image.filters import (
@@ -60,11 +61,13 @@ class ImageService:
         self._layers = LayerFiles(data_root / "layers")
         self._catalog = Catalog(ImageStore(db), self._blobs, self._layers)
         self._stock = Stock(self._catalog, self._blobs, self._layers)
-        self._puller = Puller(self._stock, Downloader(self._stock, registry))
+        downloader = Downloader(self._stock, registry)
+        self._puller = Puller(self._stock, downloader)
         self._pusher = Pusher(self._stock, registry)
         self._maker = Maker(self._stock)
         self._remover = Remover(self._catalog, users)
         self.workshop = Workshop(self._stock)
+        self.caches = CacheTransfer(self._stock, downloader)
         self._manifests = Manifests(self._catalog, self._blobs, users)
 
     async def start(self) -> None:
@@ -102,6 +105,10 @@ class ImageService:
     def get(self, image_id: str) -> Image:
         """By full id. Raises: NoSuchImage."""
         return self._catalog.get(image_id)
+
+    def config_data(self, image_id: str) -> bytes:
+        """The config of an image, byte for byte. Raises: DataLoss."""
+        return self._blobs.read(image_id)
 
     def find(self, image_id: str) -> Image | None:
         """By full id."""
@@ -330,15 +337,16 @@ class ImageService:
         chain = [chain_id for image in every for chain_id in image.chain_ids]
         blobs = [digest for image in every for digest in self._catalog.blobs_of(image.id)]
         with self._stock.keeping(chain), self._blobs.lease(blobs):
-            async for piece in self._from_thread(saver.pieces):
+            async for piece in self.from_thread(saver.pieces):
                 yield piece
 
     async def archive_tree(self, root: Path, *, skip: Skip | None = None) -> AsyncIterator[bytes]:
         """A whole directory tree as a tar (`export`). Raises: SystemFailure."""
-        async for piece in self._from_thread(lambda: pack_tree(root, skip=skip)):
+        async for piece in self.from_thread(lambda: pack_tree(root, skip=skip)):
             yield piece
 
-    async def _from_thread(self, pieces: Callable[[], Iterable[bytes]]) -> AsyncIterator[bytes]:
+    async def from_thread(self, pieces: Callable[[], Iterable[bytes]]) -> AsyncIterator[bytes]:
+        """What an iterable gives, made in a thread. Raises: what it raises."""
         with FromThread() as pipe:
             working = self._stock.start(pipe.drain_from, pieces)
             try:

@@ -4,7 +4,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from harness.clients import Cli
 from harness.engine import Engine
+
+
+@pytest.fixture
+def teu(engine: Engine) -> Cli:
+    """Our own client: for what Docker's needs BuildKit for."""
+    return engine.cli("teu")
 
 
 @pytest.fixture(autouse=True)

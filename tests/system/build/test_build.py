@@ -81,15 +81,13 @@ def test_no_cache_runs_everything(engine: Engine, names: Names) -> None:
     assert len(ran(build(engine, text, nocache=1))) == 1
 
 
-def test_a_changed_argument_is_explained(cli: Cli, tmp_path: Path, names: Names) -> None:
-    if cli.name != "teu":
-        pytest.skip("docker has no --explain")
+def test_a_changed_argument_is_explained(teu: Cli, tmp_path: Path, names: Names) -> None:
     where = write(tmp_path / "c", FROM + f"ARG V\nCOPY a /a\nRUN echo {names('x')} $V\n", a="1")
-    cli.ok("build", "--build-arg", "V=1", str(where))
-    shown = cli.ok("build", "--explain", "--build-arg", "V=2", str(where))
+    teu.ok("build", "--build-arg", "V=1", str(where))
+    shown = teu.ok("build", "--explain", "--build-arg", "V=2", str(where))
     assert "not cached: variable V changed" in shown
     (where / "a").write_text("2")
-    shown = cli.ok("build", "--explain", "--build-arg", "V=2", str(where))
+    shown = teu.ok("build", "--explain", "--build-arg", "V=2", str(where))
     assert "not cached: file a changed" in shown
     assert "not cached: the layers below changed" in shown
 
@@ -243,20 +241,18 @@ def test_bad_inputs(cli: Cli, tmp_path: Path) -> None:
     assert "non-zero code: 7" in cli.fails(7, "build", "-", stdin=failing)
 
 
-def test_only_changes_are_sent(cli: Cli, engine: Engine, tmp_path: Path) -> None:
+def test_only_changes_are_sent(teu: Cli, engine: Engine, tmp_path: Path) -> None:
     """The second build of a large context sends little, and sees what changed."""
-    if cli.name != "teu":
-        pytest.skip("docker sends everything")
     where = write(tmp_path / "c", FROM + "COPY d /d\n", d__one="1", d__gone="g", unused="u")
     (where / "d" / "link").symlink_to("one")
-    first = cli.ok("build", "-q", str(where))
+    first = teu.ok("build", "-q", str(where))
     kept = next((engine.data_root / "build" / "contexts").glob("kept-*/tree/d/one")).parents[1]
     assert not (kept / "unused").exists(), "it is not needed"
     inode = (kept / "d" / "one").stat().st_ino
-    assert cli.ok("build", "-q", str(where)) == first
+    assert teu.ok("build", "-q", str(where)) == first
     (where / "d" / "gone").unlink()
     (where / "d" / "two").write_text("2")
-    second = cli.ok("build", "-q", str(where))
+    second = teu.ok("build", "-q", str(where))
     assert second != first
     assert (kept / "d" / "one").stat().st_ino == inode
     tree = builds.tree_of(engine.api, second)
@@ -264,13 +260,11 @@ def test_only_changes_are_sent(cli: Cli, engine: Engine, tmp_path: Path) -> None
     (where / "d" / "link").unlink()
     (where / "d" / "link").mkdir()
     (where / "d" / "link" / "file").write_text("now a directory")
-    third = builds.tree_of(engine.api, cli.ok("build", "-q", str(where)))
+    third = builds.tree_of(engine.api, teu.ok("build", "-q", str(where)))
     assert third["/d/link/file"].data == b"now a directory"
 
 
-def test_secrets_stay_out(cli: Cli, engine: Engine, tmp_path: Path, names: Names) -> None:
-    if cli.name != "teu":
-        pytest.skip("docker needs BuildKit for it")
+def test_secrets_stay_out(teu: Cli, engine: Engine, tmp_path: Path, names: Names) -> None:
     secret = f"the-secret-of-{names('s')}"
     (tmp_path / "s").write_text(secret)
     text = FROM + (
@@ -279,7 +273,7 @@ def test_secrets_stay_out(cli: Cli, engine: Engine, tmp_path: Path, names: Names
         "RUN --mount=type=secret,id=two,env=TOKEN echo ${#TOKEN}\n"
     )
     where = write(tmp_path / "c", text)
-    said = cli.ok(
+    said = teu.ok(
         "build", "--secret", f"id=one,src={tmp_path}/s", "--secret", f"id=two,src={tmp_path}/s",
         str(where),
     )  # fmt: skip
@@ -292,23 +286,21 @@ def test_secrets_stay_out(cli: Cli, engine: Engine, tmp_path: Path, names: Names
             if path.is_file() and not path.is_symlink():
                 assert needle not in path.read_bytes(), path
     assert needle not in engine.log.read_bytes()
-    err = cli.fails(1, "build", "--secret", "id=x,src=/no/such", str(where))
+    err = teu.fails(1, "build", "--secret", "id=x,src=/no/such", str(where))
     assert "No such file" in err
 
 
-def test_named_contexts(cli: Cli, tmp_path: Path, names: Names) -> None:
-    if cli.name != "teu":
-        pytest.skip("docker needs BuildKit for it")
+def test_named_contexts(teu: Cli, tmp_path: Path, names: Names) -> None:
     extra = tmp_path / "extra"
     extra.mkdir()
     (extra / "f").write_text("from extra")
     where = write(tmp_path / "c", "FROM base\nCOPY --from=more f /f\n")
     tag = names("t")
-    cli.ok(
+    teu.ok(
         "build", "-t", tag, "--build-context", f"more={extra}",
         "--build-context", "base=docker-image://busybox", str(where),
     )  # fmt: skip
-    assert cli.ok("run", "--rm", tag, "cat", "/f") == "from extra"
+    assert teu.ok("run", "--rm", tag, "cat", "/f") == "from extra"
 
 
 # --- things from elsewhere ------------------------------------------------------------------

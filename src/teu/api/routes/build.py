@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
@@ -37,6 +37,8 @@ class BuildRoutes:
         return [
             Route("POST", "/build", self.build),
             Route("POST", "/build/prune", self.prune),
+            Route("GET", "/build/cache/{id}", self.cache),
+            Route("GET", "/build/trees/{name:path}", self.tree),
         ]
 
     async def build(self, call: Call) -> web.StreamResponse:
@@ -65,6 +67,15 @@ class BuildRoutes:
         gone, freed = await self._engine.services.tasks.shielded(work, "prune build cache")
         self._engine.events.publish("builder", "prune", "", {"reclaimed": str(freed)})
         return answer({"CachesDeleted": gone or None, "SpaceReclaimed": freed})
+
+    async def cache(self, call: Call) -> web.StreamResponse:
+        """What `--cache-to type=local` of our own client writes."""
+        return await _archive(call, self._builds.cache_archive(call.params["id"]))
+
+    async def tree(self, call: Call) -> web.StreamResponse:
+        """What `--output type=local` and `type=tar` of our own client write."""
+        self._engine.services.images.runnable(call.params["name"])
+        return await _archive(call, self._builds.tree(call.params["name"]))
 
     async def _from_session(
         self, call: Call, request: BuildRequest, session_id: str
@@ -100,6 +111,15 @@ class BuildRoutes:
         for tag in request.tags:
             events.publish("image", "tag", image.id, {"name": tag})
             progress.say(f"Successfully tagged {_familiar(tag)}\n")
+
+
+async def _archive(call: Call, pieces: AsyncIterator[bytes]) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "application/x-tar", **HEADERS})
+    await response.prepare(call.request)
+    async for piece in pieces:
+        await response.write(piece)
+    await response.write_eof()
+    return response
 
 
 def _familiar(tag: str) -> str:
