@@ -23,7 +23,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"container", "build"}),
     frozenset({"system"}),
     frozenset({"api"}),
-    frozenset({"daemon", "cli", "compose"}),
+    frozenset({"daemon", "cli", "compose", "distribution"}),
 )
 LAYER_OF = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 CLI_MAY_IMPORT = {"errors", "units", "clock", "ids", "template", "cli"}
@@ -33,7 +33,11 @@ SPAWN_CALLS = re.compile(
     r"os\.(fork|forkpty|system|popen|posix_spawnp?|spawn\w+|exec[lv]\w*)"
     r"|asyncio\.create_subprocess_\w+"
 )
-HTTP_CLIENTS = ("cli/", "registry/")  # they read the statuses of others
+HTTP_CLIENTS = (
+    "cli/",
+    "registry/",
+    "distribution/",
+)  # they speak other protocols than the engine's
 EMPTY_HANDLER = re.compile(r"except (Base)?Exception:\n\s+pass\b")
 BARE_IGNORE = re.compile(r"# (noqa|type: ignore)(?![:\[])")
 # What never belongs in the product: paths of one machine, unfinished thoughts without an issue
