@@ -97,7 +97,7 @@ class Daemon:
         self._api = ApiServer(_routes(self._engine))
         await recovery.run()
         services.images.collect()  # layers that neither an image nor a container needs
-        await recovery.start_wanted()
+        recovery.start_wanted()
 
     async def stop(self) -> None:
         """Ends streams, lets changes under way finish (bounded), leaves containers running."""
