@@ -26,6 +26,11 @@ class EventBus:
         self._passing: deque[Event] = deque(maxlen=PASSING_KEPT)
         self._queues: set[asyncio.Queue[Event | None]] = set()
 
+    @property
+    def listeners(self) -> int:
+        """How many streams there are now."""
+        return len(self._queues)
+
     def publish(
         self,
         kind: str,

@@ -5,7 +5,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,8 @@ from teu.registry.config import RegistryConfig
 from teu.store.db import Database
 
 T = TypeVar("T")
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 
 
 def member(name: str, data: bytes = b"", **fields: Any) -> tuple[tarfile.TarInfo, bytes]:
@@ -61,12 +63,15 @@ class Archived:
     tags: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     plain_layers: list[bytes] | None = None  # where `layers` are compressed
+    platform: str = "linux/amd64"
 
     @property
     def config_data(self) -> bytes:
+        system, architecture, *variant = self.platform.split("/")
         document = {
-            "architecture": "amd64",
-            "os": "linux",
+            "architecture": architecture,
+            "os": system,
+            **({"variant": variant[0]} if variant else {}),
             "created": "2024-01-02T03:04:05.678901234Z",
             "config": {"Cmd": ["sh"], **self.config},
             "rootfs": {
@@ -102,27 +107,79 @@ def docker_archive(*images: Archived) -> bytes:
 
 def oci_layout(image: Archived, name: str = "", media_type: str = "") -> bytes:
     """An OCI layout with one image."""
-    layer_type = media_type or "application/vnd.oci.image.layer.v1.tar"
+    manifest = _manifest(image, media_type)
+    entry = descriptor(OCI_MANIFEST, manifest)
+    if name:
+        entry["annotations"] = {"io.containerd.image.name": name}
+    return layout_of([entry], [image.config_data, manifest, *image.layers])
+
+
+def oci_index_layout(name: str, *images: Archived, absent: Sequence[Archived] = ()) -> bytes:
+    """An OCI layout with one image in several platforms; of those that are `absent` the index
+    only speaks."""
+    entries, blobs = [], []
+    for image in (*images, *absent):
+        manifest = _manifest(image)
+        system, architecture, *_ = image.platform.split("/")
+        platform = {"os": system, "architecture": architecture}
+        entries.append(descriptor(OCI_MANIFEST, manifest) | {"platform": platform})
+        if image not in absent:
+            blobs += [image.config_data, manifest, *image.layers]
+    attestation = descriptor(OCI_MANIFEST, b"{}") | {
+        "platform": {"os": "unknown", "architecture": "unknown"},
+        "annotations": {
+            "vnd.docker.reference.type": "attestation-manifest",
+            "vnd.docker.reference.digest": entries[0]["digest"],
+        },
+    }
+    index = json.dumps(
+        {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [*entries, attestation]}
+    ).encode()
+    entry = descriptor(OCI_INDEX, index)
+    entry["annotations"] = {"io.containerd.image.name": name}
+    return layout_of([entry], [index, *blobs])
+
+
+def artifact(kind: str, *contents: tuple[str, bytes]) -> tuple[bytes, list[bytes]]:
+    """An artifact's manifest, and all blobs it names: (media type, data) each."""
+    empty = b"{}"
     manifest = json.dumps(
         {
             "schemaVersion": 2,
-            "config": _descriptor("application/vnd.oci.image.config.v1+json", image.config_data),
-            "layers": [_descriptor(layer_type, layer) for layer in image.layers],
+            "mediaType": OCI_MANIFEST,
+            "artifactType": kind,
+            "config": descriptor("application/vnd.oci.empty.v1+json", empty),
+            "layers": [descriptor(media_type, data) for media_type, data in contents],
+            "annotations": {"org.opencontainers.image.created": "2024-05-06T07:08:09Z"},
         }
     ).encode()
-    entry = _descriptor("application/vnd.oci.image.manifest.v1+json", manifest)
-    if name:
-        entry["annotations"] = {"io.containerd.image.name": name}
-    index = json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode()
-    blobs = [image.config_data, manifest, *image.layers]
+    return manifest, [empty, *(data for _, data in contents)]
+
+
+def layout_of(entries: list[dict[str, Any]], blobs: Sequence[bytes]) -> bytes:
+    """An OCI layout with these entries in its index."""
     return tar_of(
         member("oci-layout", b'{"imageLayoutVersion":"1.0.0"}'),
-        member("index.json", index),
-        *(member(f"blobs/sha256/{digest(blob)[7:]}", blob) for blob in blobs),
+        member("index.json", json.dumps({"schemaVersion": 2, "manifests": entries}).encode()),
+        *(
+            member(f"blobs/sha256/{digest(blob)[7:]}", blob)
+            for blob in {digest(blob): blob for blob in blobs}.values()
+        ),
     )
 
 
-def _descriptor(media_type: str, data: bytes) -> dict[str, Any]:
+def _manifest(image: Archived, media_type: str = "") -> bytes:
+    layer_type = media_type or "application/vnd.oci.image.layer.v1.tar"
+    return json.dumps(
+        {
+            "schemaVersion": 2,
+            "config": descriptor("application/vnd.oci.image.config.v1+json", image.config_data),
+            "layers": [descriptor(layer_type, layer) for layer in image.layers],
+        }
+    ).encode()
+
+
+def descriptor(media_type: str, data: bytes) -> dict[str, Any]:
     return {"mediaType": media_type, "digest": digest(data), "size": len(data)}
 
 
@@ -172,12 +229,20 @@ class Lab:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as the daemon does
             return runner.run(whole())
 
-    def load(self, data: bytes, size: int = 1000) -> list[str]:
+    def load(self, data: bytes, size: int = 1000, platform: str = "") -> list[str]:
         """Ids of the images in an archive."""
 
         async def work(service: ImageService) -> list[str]:
-            images = await service.load(chunks(data, size), self.messages.append)
+            images = await service.load(chunks(data, size), self.messages.append, platform)
             return [image.id for image in images]
+
+        return self.run(work)
+
+    def save(self, *refs: str, platform: str = "") -> bytes:
+        """The archive of these images."""
+
+        async def work(service: ImageService) -> bytes:
+            return b"".join([piece async for piece in service.save(refs, platform)])
 
         return self.run(work)
 

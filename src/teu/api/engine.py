@@ -18,6 +18,7 @@ from teu.container.stats import Stats
 from teu.container.streams import Streams
 from teu.container.update import Updater
 from teu.events import EventBus
+from teu.registry.client import RegistryClient
 from teu.system import System
 
 
@@ -40,3 +41,4 @@ class Engine:
     updater: Updater
     health: HealthMonitor
     system: System
+    registry: RegistryClient

@@ -100,7 +100,7 @@ class Creator:
             raise InvalidParameter(
                 "config cannot be empty in order to create a container: no image is named"
             )
-        return self._services.images.resolve(request.config.image, request.platform)
+        return self._services.images.runnable(request.config.image, request.platform)
 
     def _record(
         self,

@@ -10,6 +10,7 @@ keeps it is in table `blob_use`; a lease keeps it while nobody does yet.
 import hashlib
 import os
 import re
+import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -73,6 +74,29 @@ class BlobStore:
             except OSError as error:
                 raise SystemFailure(f"cannot store blob {digest}: {error}") from error
         return digest
+
+    def spool(self) -> tuple[int, Path]:
+        """A new file for bytes whose digest is not known yet: `adopt` or unlink it. The caller
+        closes the descriptor. Void at the next start. Raises: SystemFailure."""
+        path = self.ingest / f"{secrets.token_hex(8)}.spool"
+        try:
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), path
+        except OSError as error:
+            raise SystemFailure(f"cannot store a blob: {error}") from error
+
+    def adopt(self, path: Path, digest: str) -> None:
+        """Makes a spooled file, whose digest was checked, the blob. Durable on return.
+
+        Raises: SystemFailure.
+        """
+        try:
+            with path.open("rb") as file:
+                os.fchmod(file.fileno(), 0o400)
+                os.fsync(file.fileno())
+            path.rename(self.path(digest))
+            fsync_directory(self._blobs)
+        except OSError as error:
+            raise SystemFailure(f"cannot store blob {digest}: {error}") from error
 
     def read(self, digest: str) -> bytes:
         """A whole (small) blob, checked. Raises: DataLoss when missing or damaged."""

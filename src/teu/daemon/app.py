@@ -13,6 +13,7 @@ from aiohttp import web
 from teu import ids
 from teu.api.engine import Engine
 from teu.api.router import Route
+from teu.api.routes.absent import AbsentRoutes
 from teu.api.routes.archive import ArchiveRoutes
 from teu.api.routes.containers import ContainerRoutes
 from teu.api.routes.exec import ExecRoutes
@@ -177,7 +178,8 @@ class Daemon:
             archives=Archives(services, rootfs),
             updater=Updater(services),
             health=health,
-            system=System(services, looks, self._about),
+            system=System(services, looks, events, self._about),
+            registry=self._registry,
         )
         return engine, Recovery(services, rootfs, lifecycle, exits, remover, health)
 
@@ -241,5 +243,6 @@ def _routes(engine: Engine) -> list[Route]:
         NetworkRoutes(engine),
         VolumeRoutes(engine),
         SystemRoutes(engine),
+        AbsentRoutes(),
     )
     return [route for group in groups for route in group.routes()]

@@ -13,9 +13,18 @@ from teu.content.blobs import BlobStore
 from teu.errors import DataLoss, EngineError, NotFound
 from teu.ids import is_hex
 from teu.image.layers import LayerFiles
-from teu.model.image import Image, ImageConfig, ImageRecord, created_ns, parse_config
+from teu.image.names import Names
+from teu.image.platform import host_platform, matches
+from teu.model.image import (
+    Image,
+    ImageConfig,
+    ImageRecord,
+    artifact_config,
+    created_ns,
+    parse_config,
+)
 from teu.model.reference import InvalidReference, Reference
-from teu.store.images import ImageStore, LayerRow
+from teu.store.images import ImageStore, LayerRow, Named
 
 _ID_PREFIX = "sha256:"
 log = logging.getLogger(__name__)
@@ -37,7 +46,7 @@ class Catalog:
         self._blobs = blobs
         self._files = layers
         self._images: dict[str, Image] = {}
-        self._names: dict[str, str] = {}
+        self._names = Names({})
         self._layers: dict[str, LayerRow] = {}
         self._lost_layers: set[str] = set()
         self._broken: dict[str, str] = {}
@@ -46,24 +55,27 @@ class Catalog:
         """Reads everything. An image whose config is gone is kept aside and reported."""
         self._layers = {row.chain_id: row for row in self._store.layers()}
         self._lost_layers = self._files.missing(self._layers.values())
-        self._names = self._store.references()
+        self._names = Names(self._store.references())
         self._broken = {image_id: "its record cannot be read" for image_id in self._store.broken()}
-        names = self._names_by_image()
         for record in self._store.images():
             try:
-                config = parse_config(self._blobs.read(record.id))
+                config = self._config(record)
             except EngineError as error:
                 self._broken[record.id] = str(error)
                 continue
-            self._images[record.id] = _image(record, config, names.get(record.id, []))
+            self._images[record.id] = _image(record, config, self._names)
+        for name, meaning in self._names.all():
+            if len(meaning.image_ids) > 1:
+                found = [self._images[i] for i in meaning.image_ids if i in self._images]
+                lost = [i for i in meaning.image_ids if i not in self._images]
+                self._names.mean(name, Named((*_in_order(found), *lost), meaning.index_digest))
+        self._refresh(set(self._images))
         for image_id, reason in self._broken.items():
             log.error("image %s is damaged and cannot be used: %s", image_id, reason)
 
-    def _names_by_image(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
-        for name, image_id in self._names.items():
-            found.setdefault(image_id, []).append(name)
-        return found
+    def _config(self, record: ImageRecord) -> ImageConfig:
+        data = self._blobs.read(record.id)
+        return artifact_config(data) if record.artifact_type else parse_config(data)
 
     # --- looking up ---------------------------------------------------------------------
 
@@ -90,7 +102,7 @@ class Catalog:
 
         Raises: NoSuchImage, InvalidReference, DataLoss.
         """
-        image_id = self._names.get(ref) or self.find_id(ref)
+        image_id = self._names.first(ref) or self.find_id(ref)
         if image_id is None:
             raise NoSuchImage(_familiar(ref))
         return self.get(image_id)
@@ -107,7 +119,7 @@ class Catalog:
             named = ""
             if not is_hex(hexadecimal):
                 raise
-        return self._names.get(named) or self._by_prefix(hexadecimal)
+        return self._names.first(named) or self._by_prefix(hexadecimal)
 
     def broken_id(self, ref: str) -> str | None:
         """The id of a damaged image that `ref` means."""
@@ -117,15 +129,49 @@ class Catalog:
         return image_id if image_id in self._broken else None
 
     def named(self, name: Reference) -> str | None:
-        """The id a reference means, by name only."""
-        return self._names.get(stored_name(name))
+        """The id a reference means first, by name only."""
+        return self._names.first(stored_name(name))
+
+    def variants(self, ref: str) -> list[Image]:
+        """All images that a name means, this machine's platform first; one for an id.
+
+        Raises: NoSuchImage, InvalidReference, DataLoss.
+        """
+        image = self.resolve(ref)
+        meaning = self._meaning(ref)
+        if meaning is None or image.id not in meaning.image_ids:
+            return [image]
+        return [self._images[i] for i in meaning.image_ids if i in self._images]
+
+    def companions(self, image: Image) -> list[Image]:
+        """The other platforms of the names that mean this image first."""
+        found: dict[str, None] = {}
+        for name in self._names.led_by(image.id):
+            meaning = self._names.get(name)
+            found.update(dict.fromkeys(meaning.image_ids[1:] if meaning else ()))
+        return [self._images[image_id] for image_id in found if image_id in self._images]
+
+    def index_of(self, ref: str) -> str:
+        """The digest of the index that a name, or an image's first name, came from; else ""."""
+        meaning = self._meaning(ref)
+        if meaning is None:
+            names = self._names.led_by(self.resolve(ref).id)
+            meaning = self._names.get(names[0]) if names else None
+        return meaning.index_digest if meaning else ""
+
+    def _meaning(self, ref: str) -> Named | None:
+        try:
+            return self._names.get(stored_name(Reference.parse(ref)))
+        except InvalidReference:
+            return None
 
     def tags(self) -> list[tuple[Image, Reference]]:
-        """All tags, sorted by name."""
+        """All tags, sorted by name, with the image each means first."""
         return [
-            (self._images[image_id], reference)
-            for name, image_id in sorted(self._names.items())
-            if image_id in self._images and not (reference := Reference.parse(name)).digest
+            (self._images[meaning.image_ids[0]], reference)
+            for name, meaning in self._names.all()
+            if meaning.image_ids[0] in self._images
+            and not (reference := Reference.parse(name)).digest
         ]
 
     def _by_prefix(self, prefix: str) -> str | None:
@@ -136,8 +182,12 @@ class Catalog:
         return found[0] if len(found) == 1 else None
 
     def names_of(self, image_id: str) -> list[str]:
-        """Full names of an image, sorted."""
-        return sorted(name for name, owner in self._names.items() if owner == image_id)
+        """Full names of an image, sorted; also those that mean another platform's first."""
+        return self._names.of(image_id)
+
+    def names_led_by(self, image_id: str) -> list[str]:
+        """Full names that mean this image first."""
+        return self._names.led_by(image_id)
 
     # --- layers -------------------------------------------------------------------------
 
@@ -199,8 +249,12 @@ class Catalog:
         *,
         names: Iterable[Reference],
         blobs: Iterable[str],
+        index_digest: str = "",
     ) -> Image:
-        """Stores an image, or more names for one that is there. Everything must be durable."""
+        """Stores an image, or more names for one that is there. Everything must be durable.
+
+        Names that meant images of the same index go on meaning those too.
+        """
         known = self._images.get(record.id)
         if known is not None:
             record = msgspec.structs.replace(
@@ -208,38 +262,58 @@ class Catalog:
                 manifest_digest=record.manifest_digest or known.record.manifest_digest,
                 tagged_ns=record.tagged_ns,
             )
-        full_names = [stored_name(name) for name in names]
-        moved = {self._names[name] for name in full_names if name in self._names}
-        self._store.add(record, names=full_names, blobs=blobs)
+        image = _image(record, config, self._names)
+        meanings = {
+            name: self._joined(name, image, index_digest) for name in map(stored_name, names)
+        }
+        self._store.add(record, names=meanings, blobs=blobs)
         self._broken.pop(record.id, None)
-        for name in full_names:
-            self._names[name] = record.id
-        self._images[record.id] = _image(record, config, self.names_of(record.id))
-        self._refresh(moved)
+        self._images[record.id] = image
+        self._set(meanings)
         return self._images[record.id]
 
-    def tag(self, image: Image, name: Reference, at_ns: int) -> None:
+    def _joined(self, name: str, image: Image, index_digest: str) -> Named:
+        before = self._names.get(name)
+        if not index_digest or before is None or before.index_digest != index_digest:
+            return Named((image.id,), index_digest)
+        others = [
+            other
+            for image_id in before.image_ids
+            if (other := self._images.get(image_id)) is not None
+            and other.config.platform != image.config.platform
+        ]
+        return Named(_in_order([image, *others]), index_digest)
+
+    def tag(self, image: Image, name: Reference, at_ns: int, like: str = "") -> None:
+        """`name` means this image; with `like`, all that this text means."""
+        meaning = (self._meaning(like) if like else None) or Named((image.id,))
         full = stored_name(name)
         record = msgspec.structs.replace(image.record, tagged_ns=at_ns)
-        before = self._names.get(full)
-        self._store.name(record, full)
-        self._names[full] = image.id
-        self._images[image.id] = _image(record, image.config, self.names_of(image.id))
-        if before:
-            self._refresh({before})
+        self._store.name({full: meaning}, [record])
+        self._images[image.id] = _image(record, image.config, self._names)
+        self._set({full: meaning})
 
     def untag(self, names: Iterable[str]) -> None:
         """By full names."""
         names = list(names)
         self._store.unname(names)
-        self._refresh({owner for name in names if (owner := self._names.pop(name, None))})
+        self._refresh(self._names.drop(names))
+
+    def part(self, image_id: str, names: Iterable[str]) -> None:
+        """Names mean an image no longer; they go where it was the last."""
+        left = self._names.without(image_id)
+        left = {name: left[name] for name in names}
+        self._store.name({name: meaning for name, meaning in left.items() if meaning})
+        self._set({name: meaning for name, meaning in left.items() if meaning})
+        self.untag([name for name, meaning in left.items() if meaning is None])
 
     def remove(self, image_id: str) -> None:
         self._store.remove(image_id)
         self._images.pop(image_id, None)
         self._broken.pop(image_id, None)
-        for name in self.names_of(image_id):
-            del self._names[name]
+        left = self._names.without(image_id)
+        self._refresh(self._names.drop(left))
+        self._set({name: meaning for name, meaning in left.items() if meaning})
 
     def remove_layers(self, chain_ids: list[str]) -> None:
         self._store.remove_layers(chain_ids)
@@ -247,10 +321,14 @@ class Catalog:
             self._layers.pop(chain_id, None)
             self._lost_layers.discard(chain_id)
 
+    def _set(self, meanings: dict[str, Named]) -> None:
+        for name, meaning in meanings.items():
+            self._refresh(self._names.mean(name, meaning))
+
     def _refresh(self, image_ids: set[str]) -> None:
         for image_id in image_ids & self._images.keys():
             image = self._images[image_id]
-            self._images[image_id] = _image(image.record, image.config, self.names_of(image_id))
+            self._images[image_id] = _image(image.record, image.config, self._names)
 
 
 def stored_name(name: Reference) -> str:
@@ -267,8 +345,21 @@ def _familiar(ref: str) -> str:
         return ref
 
 
-def _image(record: ImageRecord, config: ImageConfig, names: list[str]) -> Image:
-    references = [Reference.parse(name) for name in names]
+def _in_order(images: Iterable[Image]) -> tuple[str, ...]:
+    """This machine's platform first, then the latest."""
+    host = host_platform()
+
+    def rank(image: Image) -> tuple[bool, bool, int]:
+        have = image.config.platform
+        is_native = have.architecture == host.architecture
+        return not matches(host, have), not is_native, -image.record.stored_ns
+
+    return tuple(image.id for image in sorted(images, key=rank))
+
+
+def _image(record: ImageRecord, config: ImageConfig, names: Names) -> Image:
+    leading, every = names.led_by(record.id), names.of(record.id)
+    references = [Reference.parse(name) for name in leading or every]
     return Image(
         id=record.id,
         config=config,
@@ -278,4 +369,5 @@ def _image(record: ImageRecord, config: ImageConfig, names: list[str]) -> Image:
         size_bytes=record.size_bytes,
         created_ns=created_ns(config),
         record=record,
+        is_variant=bool(every) and not leading,
     )

@@ -144,6 +144,12 @@ class LayerFiles:
                 "images and pull or load them again"
             )
 
+    def staged_archive(self, layer: StagedLayer) -> Iterator[bytes]:
+        """The archive of a staged layer, as it came but uncompressed. Raises: DataLoss."""
+        [tree] = self._root.glob(f"{layer.number}.*.partial")
+        name = str(layer.number)
+        return reassemble(self._beside(name, "skeleton"), tree, self._beside(name, "orphans"))
+
     def archive_bytes(self, row: LayerRow) -> int:
         """The length of `archive`. Raises: DataLoss."""
         return archive_bytes(self._beside(row.directory, "skeleton"))

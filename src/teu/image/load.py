@@ -1,230 +1,152 @@
 """Reading an image archive: docker-archive or OCI layout, in one pass over the stream.
 
 Layers are unpacked as they come by, before the archive has said (at its end, mostly) which image
-they belong to; nothing is spooled to the disk. Afterwards the metadata says which staged layer is
-which, and digests decide whether that is true.
+they belong to; nothing of them is spooled to the disk. Afterwards the metadata says which staged
+layer is which (`archived.py`), and digests decide whether that is true.
 
-Source: moby image/tarexport (manifest.json); OCI image-layout.md.
+What may turn out to be part of an artifact is spooled as it came: its digest is that of the very
+bytes. Those are blobs that are no tar archives, or compressed ones.
 """
 
+import os
 import posixpath
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-import msgspec
 from msgspec import Struct, field
 
-from teu.content.blobs import WrongDigest, digest_of
+from teu.content.blobs import BlobStore, WrongDigest
+from teu.errors import SystemFailure
 from teu.image.layers import LayerFiles, StagedLayer
-from teu.image.platform import choose
-from teu.model.image import (
-    INDEX_TYPES,
-    Descriptor,
-    ImageConfig,
-    Index,
-    InvalidImage,
-    Manifest,
-    Platform,
-    parse_config,
-    parse_manifest,
-)
-from teu.model.reference import InvalidReference, Reference
 from teu.sys.archivepath import clean_path
+from teu.sys.atomicfile import write_fully
 from teu.sys.codec import CHUNK_BYTES, Hashed, Peeked, Source, decoded, detect
 from teu.sys.tarheader import HARD_LINK, REGULAR, SYMLINK, Entry, InvalidArchive
 from teu.sys.tarstream import TarStream
 
-_METADATA_LIMIT_BYTES = 8 << 20
+METADATA_LIMIT_BYTES = 8 << 20
 _ALL_METADATA_LIMIT_BYTES = 64 << 20
 _USTAR_MAGIC = slice(257, 262)
 _BLOB_PREFIX = "blobs/sha256/"
-_NAME_ANNOTATIONS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
+_MAX_ALIASES = 8
 LayerSeen = Callable[[str, int, int], None]
 
 
-class ArchivedImage(Struct, kw_only=True):
-    """One image of an archive. `layers` are keys of the archive's staged layers, base first."""
+class ArchiveContents(Struct):
+    """What an archive held, by name: small files, staged layers, spooled files; and names that
+    mean another name. `discard` what is not used."""
 
-    config: ImageConfig
-    config_data: bytes
-    layers: list[str]
-    names: list[Reference]
-    manifest_data: bytes = b""
-
-    @property
-    def id(self) -> str:
-        return digest_of(self.config_data)
-
-
-class ImageArchive(Struct):
-    """What was read: images, and staged layers by their name in the archive."""
-
-    images: list[ArchivedImage] = field(default_factory=list)
+    metadata: dict[str, bytes] = field(default_factory=dict)
     layers: dict[str, StagedLayer] = field(default_factory=dict)
+    spooled: dict[str, Path] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
 
+    def resolved(self, path: str) -> str:
+        """The name that a path of a manifest means, through links; it may not be there."""
+        name = posixpath.normpath(path).lstrip("/")
+        for _ in range(_MAX_ALIASES):
+            if name not in self.aliases:
+                break
+            name = self.aliases[name]
+        return name
 
-class _DockerManifest(Struct):
-    """One element of manifest.json."""
-
-    Config: str
-    RepoTags: list[str] | None = None
-    Layers: list[str] | None = None
+    def discard(self, layers: LayerFiles) -> None:
+        """Removes what nobody took (idempotent)."""
+        while self.layers:
+            layers.discard(self.layers.popitem()[1])
+        while self.spooled:
+            self.spooled.popitem()[1].unlink(missing_ok=True)
 
 
 def read_archive(
-    source: Source, layers: LayerFiles, on_layer: LayerSeen, platform: Platform
-) -> ImageArchive:
-    """Reads it all (in a thread); the caller settles or discards the staged layers.
+    source: Source, layers: LayerFiles, blobs: BlobStore, on_layer: LayerSeen
+) -> ArchiveContents:
+    """Reads it all (in a thread); the caller uses or discards what it gets.
 
-    Raises: InvalidArchive, InvalidImage, DamagedStream, WrongDigest, SystemFailure; then nothing
-    is left of it.
+    Raises: InvalidArchive, DamagedStream, WrongDigest, SystemFailure; then nothing is left of it.
     """
-    reader = _Reader(layers, on_layer)
+    reader = _Reader(layers, blobs, on_layer)
     try:
         reader.read(decoded(source)[0])
-        return ImageArchive(reader.images(platform), reader.layers)
     except BaseException:
-        for layer in reader.layers.values():
-            layers.discard(layer)
+        reader.contents.discard(layers)
         raise
+    return reader.contents
 
 
 class _Reader:
-    def __init__(self, layers: LayerFiles, on_layer: LayerSeen) -> None:
+    def __init__(self, layers: LayerFiles, blobs: BlobStore, on_layer: LayerSeen) -> None:
         self._files = layers
+        self._blobs = blobs
         self._on_layer = on_layer
-        self._metadata: dict[str, bytes] = {}
         self._metadata_bytes = 0
-        self._aliases: dict[str, str] = {}
-        self.layers: dict[str, StagedLayer] = {}
-
-    # --- pass over the stream -----------------------------------------------------------
+        self.contents = ArchiveContents()
 
     def read(self, source: Source) -> None:
         stream = TarStream(source)
+        aliases = self.contents.aliases
         while entry := stream.next():
             name = _text(clean_path(entry.name))
             if entry.kind == REGULAR:
                 self._file(name, entry, stream)
             elif entry.kind == SYMLINK:
                 target = posixpath.join(posixpath.dirname(name), _text(entry.link))
-                self._aliases[name] = posixpath.normpath(target).lstrip("/")
+                aliases[name] = posixpath.normpath(target).lstrip("/")
             elif entry.kind == HARD_LINK:
-                self._aliases[name] = _text(clean_path(entry.link))
+                aliases[name] = _text(clean_path(entry.link))
 
     def _file(self, name: str, entry: Entry, stream: TarStream) -> None:
+        known = self.contents
+        if name in known.layers or name in known.metadata or name in known.spooled:
+            raise InvalidArchive(f"{name} is in the archive twice")
         hashed = Hashed(_Payload(stream, lambda done: self._on_layer(name, done, entry.size_bytes)))
         peeked = Peeked(hashed, min(512, entry.payload_bytes))
-        if name in self.layers or name in self._metadata:
-            raise InvalidArchive(f"{name} is in the archive twice")
+        is_blob = name.startswith(_BLOB_PREFIX)
         if _looks_like_layer(name, peeked.head):
-            self.layers[name] = self._files.stage(peeked)
-        elif entry.payload_bytes <= _METADATA_LIMIT_BYTES:
-            self._keep(name, peeked)
+            self._layer(name, peeked, spool=is_blob and bool(detect(peeked.head)))
+        elif self._has_room(entry.payload_bytes):
+            known.metadata[name] = b"".join(_pieces(peeked))
+        elif is_blob:
+            with self._spooling(name) as write:
+                for piece in _pieces(peeked):
+                    write(piece)
         while hashed.read(CHUNK_BYTES):
             pass
-        if name.startswith(_BLOB_PREFIX):
+        if is_blob:
             expected = "sha256:" + name.removeprefix(_BLOB_PREFIX)
             if hashed.digest != expected:
                 raise WrongDigest(expected, hashed.digest, f"blob {name} of the archive")
 
-    def _keep(self, name: str, source: Source) -> None:
-        parts = []
-        while part := source.read(CHUNK_BYTES):
-            parts.append(part)
-            self._metadata_bytes += len(part)
-            if self._metadata_bytes > _ALL_METADATA_LIMIT_BYTES:
-                raise InvalidArchive("the archive has more metadata than any image needs")
-        self._metadata[name] = b"".join(parts)
+    def _layer(self, name: str, source: Source, *, spool: bool) -> None:
+        if not spool:
+            self.contents.layers[name] = self._files.stage(source)
+            return
+        with self._spooling(name) as write:
+            copied = _Copied(source, write)
+            self.contents.layers[name] = self._files.stage(copied)
+            for _ in _pieces(copied):  # what follows the end of the compressed stream
+                pass
 
-    # --- what it meant ------------------------------------------------------------------
+    def _has_room(self, size_bytes: int) -> bool:
+        """Whether a file is small enough to be kept in memory, all those before it counted."""
+        if size_bytes > METADATA_LIMIT_BYTES:
+            return False
+        if self._metadata_bytes + size_bytes > _ALL_METADATA_LIMIT_BYTES:
+            return False
+        self._metadata_bytes += size_bytes
+        return True
 
-    def images(self, platform: Platform) -> list[ArchivedImage]:
-        if "manifest.json" in self._metadata:
-            return [self._docker_image(item) for item in self._docker_manifest()]
-        if "index.json" in self._metadata:
-            return self._oci_images(platform)
-        raise InvalidArchive(
-            "the archive has neither manifest.json nor index.json, so it is not an image archive: "
-            "a root file system becomes an image with `teu import`"
-        )
-
-    def _docker_manifest(self) -> list[_DockerManifest]:
+    @contextmanager
+    def _spooling(self, name: str) -> Iterator[Callable[[bytes], None]]:
+        fd, path = self._blobs.spool()
+        self.contents.spooled[name] = path
         try:
-            return msgspec.json.decode(self._metadata["manifest.json"], type=list[_DockerManifest])
-        except msgspec.DecodeError as error:
-            raise InvalidImage(f"manifest.json of the archive cannot be read: {error}") from error
-
-    def _docker_image(self, item: _DockerManifest) -> ArchivedImage:
-        data = self._blob(item.Config)
-        names = []
-        for tag in item.RepoTags or []:
-            try:
-                names.append(Reference.parse(tag).with_default_tag())
-            except InvalidReference as error:
-                raise InvalidReference(f"invalid tag {tag!r}: {error}") from error
-        keys = [self._layer_key(path) for path in item.Layers or []]
-        return self._checked(data, keys, names)
-
-    def _oci_images(self, platform: Platform) -> list[ArchivedImage]:
-        index = parse_manifest(self._metadata["index.json"])
-        if not isinstance(index, Index):
-            raise InvalidImage("index.json of the archive is not an index")
-        found = []
-        for descriptor in index.manifests:
-            data = self._blob_by_digest(descriptor.digest)
-            manifest = parse_manifest(data, descriptor.media_type)
-            if isinstance(manifest, Index):
-                chosen = choose(manifest.manifests, platform, "the archive")
-                data = self._blob_by_digest(chosen.digest)
-                manifest = parse_manifest(data, chosen.media_type)
-            if not isinstance(manifest, Manifest):
-                raise InvalidImage(f"an index in an index ({', '.join(INDEX_TYPES)})")
-            found.append(self._oci_image(manifest, data, descriptor))
-        return found
-
-    def _oci_image(self, manifest: Manifest, data: bytes, descriptor: Descriptor) -> ArchivedImage:
-        config = self._blob_by_digest(manifest.config.digest)
-        keys = [self._layer_key(_blob_path(layer.digest)) for layer in manifest.layers]
-        image = self._checked(config, keys, _annotated_names(descriptor))
-        image.manifest_data = data
-        return image
-
-    def _checked(self, data: bytes, keys: list[str], names: list[Reference]) -> ArchivedImage:
-        config = parse_config(data)
-        diff_ids = config.rootfs.diff_ids
-        if len(diff_ids) != len(keys):
-            raise InvalidImage(
-                f"the image's config has {len(diff_ids)} layers, its manifest {len(keys)}"
-            )
-        for key, diff_id in zip(keys, diff_ids, strict=True):
-            if self.layers[key].diff_id != diff_id:
-                raise WrongDigest(diff_id, self.layers[key].diff_id, f"layer {key} of the archive")
-        return ArchivedImage(config=config, config_data=data, layers=keys, names=names)
-
-    def _blob(self, path: str) -> bytes:
-        name = self._resolved(path, self._metadata)
-        if name is None:
-            raise InvalidArchive(f"the archive's manifest names {path}, which is not in it")
-        return self._metadata[name]
-
-    def _blob_by_digest(self, digest: str) -> bytes:
-        return self._blob(_blob_path(digest))
-
-    def _layer_key(self, path: str) -> str:
-        name = self._resolved(path, self.layers)
-        if name is None:
-            raise InvalidArchive(f"the archive's manifest names layer {path}, which is not in it")
-        return name
-
-    def _resolved(self, path: str, known: dict[str, bytes] | dict[str, StagedLayer]) -> str | None:
-        name = posixpath.normpath(path).lstrip("/")
-        for _ in range(8):
-            if name in known:
-                return name
-            if name not in self._aliases:
-                return None
-            name = self._aliases[name]
-        return None
+            yield lambda data: write_fully(fd, data)
+        except OSError as error:
+            raise SystemFailure(f"cannot keep {name} of the archive: {error}") from error
+        finally:
+            os.close(fd)
 
 
 class _Payload:
@@ -242,27 +164,28 @@ class _Payload:
         return piece
 
 
+class _Copied:
+    """A source whose bytes go somewhere else too."""
+
+    def __init__(self, source: Source, write: Callable[[bytes], None]) -> None:
+        self._source = source
+        self._write = write
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._source.read(size)
+        self._write(data)
+        return data
+
+
+def _pieces(source: Source) -> Iterator[bytes]:
+    while piece := source.read(CHUNK_BYTES):
+        yield piece
+
+
 def _looks_like_layer(name: str, head: bytes) -> bool:
     if name.endswith("layer.tar") or detect(head):
         return True
     return head[_USTAR_MAGIC] == b"ustar" or (len(head) >= 512 and not any(head))
-
-
-def _blob_path(digest: str) -> str:
-    return "blobs/" + digest.replace(":", "/", 1)
-
-
-def _annotated_names(descriptor: Descriptor) -> list[Reference]:
-    """The names in a descriptor's annotations; a bare tag, as some tools write, is no name."""
-    annotations = descriptor.annotations or {}
-    for key in _NAME_ANNOTATIONS:
-        value = annotations.get(key, "")
-        if key == _NAME_ANNOTATIONS[0] or "/" in value or ":" in value:
-            try:
-                return [Reference.parse(value).with_default_tag()] if value else []
-            except InvalidReference:
-                continue
-    return []
 
 
 def _text(name: bytes) -> str:

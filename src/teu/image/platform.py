@@ -5,6 +5,7 @@ Source: OCI image-index.md, "platform"; containerd's `platforms` (names and defa
 
 import os
 import re
+from collections.abc import Sequence
 
 import msgspec
 
@@ -102,20 +103,39 @@ def matches(wanted: Platform, offered: Platform) -> bool:
     return not want or want == have or not have
 
 
+def same_platform(one: Platform, other: Platform) -> bool:
+    """Whether both mean the same, however their variants are spelled."""
+    if (one.os or "linux", one.architecture) != (other.os or "linux", other.architecture):
+        return False
+    want, have = (_normal_variant(p.architecture, p.variant) for p in (one, other))
+    return want == have or not want
+
+
+def best(platforms: Sequence[Platform | None], wanted: Platform) -> int | None:
+    """The position of the one that fits best: the exact variant, else the highest that runs.
+    None fits whatever names no platform, if nothing else does."""
+
+    def rank(position: int) -> tuple[bool, bool, bool, str]:
+        have = platforms[position] or Platform()
+        native = have.architecture == wanted.architecture
+        variant = _normal_variant(have.architecture, have.variant)
+        return platforms[position] is not None, native, variant == wanted.variant, variant
+
+    fitting = [
+        position
+        for position, offered in enumerate(platforms)
+        if offered is None or matches(wanted, offered)
+    ]
+    return max(fitting, key=rank, default=None)
+
+
 def choose(manifests: list[Descriptor], platform: Platform, what: str) -> Descriptor:
     """The best manifest for a platform: the exact variant, else the highest that runs.
 
     Raises: NoMatchingPlatform.
     """
-    fitting = [d for d in manifests if d.platform is None or matches(platform, d.platform)]
-    if not fitting:
+    chosen = best([descriptor.platform for descriptor in manifests], platform)
+    if chosen is None:
         offered = [str(d.platform) for d in manifests if d.platform]
         raise NoMatchingPlatform(what, platform, [o for o in offered if "unknown" not in o])
-
-    def rank(descriptor: Descriptor) -> tuple[bool, bool, bool, str]:
-        have = descriptor.platform or Platform()
-        native = have.architecture == platform.architecture
-        variant = _normal_variant(have.architecture, have.variant)
-        return descriptor.platform is not None, native, variant == platform.variant, variant
-
-    return max(fitting, key=rank)
+    return manifests[chosen]

@@ -12,6 +12,7 @@ from teu.image.progress import Progress, idle, status
 from teu.image.stock import Stock
 from teu.model.image import (
     CONFIG_TYPES,
+    UNTYPED_CONFIGS,
     Descriptor,
     Image,
     ImageConfig,
@@ -29,7 +30,6 @@ from teu.store.images import LayerRow
 
 _CONFIG_LIMIT_BYTES = 8 << 20
 _ID = slice(7, 19)
-_UNTYPED_CONFIGS = ("application/octet-stream", "text/plain")
 
 
 class Puller:
@@ -88,7 +88,11 @@ class _Pull:
         with self._stock.keeping(chain):
             await self._fetch_layers(manifest, config.rootfs.diff_ids)
             image = await self._stock.store(
-                config, data, self._names(top.digest), manifests=self._manifests
+                config,
+                data,
+                self._names(top.digest),
+                manifests=self._manifests,
+                index_digest=top.digest if len(self._manifests) > 1 else "",
             )
         self._progress(status(f"Digest: {top.digest}"))
         outcome = "Image is up to date" if before == image.id else "Downloaded newer image"
@@ -111,7 +115,7 @@ class _Pull:
 
     async def _config(self, manifest: Manifest, known: Image | None) -> tuple[ImageConfig, bytes]:
         descriptor = manifest.config
-        if descriptor.media_type not in CONFIG_TYPES + _UNTYPED_CONFIGS:
+        if descriptor.media_type not in CONFIG_TYPES + UNTYPED_CONFIGS:
             raise InvalidImage(
                 f"{self._name.familiar} is not a container image: its manifest holds "
                 f'"{descriptor.media_type}", which cannot be run'

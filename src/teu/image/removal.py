@@ -3,7 +3,7 @@
 Source: moby daemon/images/image_delete.go, image_prune.go (order of steps, conflict texts).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -12,8 +12,9 @@ from teu.errors import Conflict, InvalidParameter
 from teu.ids import short
 from teu.image.catalog import Catalog
 from teu.image.filters import Filters, check_names, flag, tests
-from teu.model.image import Image
-from teu.model.reference import Reference
+from teu.image.variants import variant_of
+from teu.model.image import Image, Platform
+from teu.model.reference import InvalidReference, Reference
 
 _ID_PREFIX = "sha256:"
 _PRUNE_FILTERS = ("dangling", "label", "label!", "until")
@@ -78,12 +79,48 @@ class Remover:
             return self._remove_broken(broken)
         image = self._catalog.resolve(ref)
         removed = Removed([], [])
+        others = self._catalog.variants(ref)[1:] or self._catalog.companions(image)
         if self._is_id(image, ref):
             self._untag_all(image, removed, force=force)
             self._delete(image, removed, force=force, prune=prune, quiet=False)
         elif self._untag(image, ref, removed, force=force):
             self._delete(image, removed, force=force, prune=prune, quiet=True)
+        for other in others:  # the other platforms go with the name
+            if not self._catalog.names_of(other.id):
+                self._delete(other, removed, force=force, prune=prune, quiet=True)
         return removed
+
+    def remove_platforms(self, ref: str, platforms: Sequence[Platform], *, force: bool) -> Removed:
+        """Takes single platforms out of what a name means; with the last one the name goes.
+
+        Raises: NoSuchImage, InvalidReference, NoSuchVariant, ImageInUse.
+        """
+        variants = self._catalog.variants(ref)
+        chosen = [variant_of(variants, platform, ref) for platform in platforms]
+        if {image.id for image in chosen} == {image.id for image in variants}:
+            return self.remove(ref, force=force, prune=True)
+        removed = Removed([], [])
+        for image in chosen:
+            self._check(image, force=force, by_name=False)
+            self._part(image, ref, removed)
+            if not self._catalog.names_of(image.id):
+                self._delete(image, removed, force=force, prune=True, quiet=True)
+        return removed
+
+    def _part(self, image: Image, ref: str, removed: Removed) -> None:
+        """A platform leaves a name, and with it the digests of the name's repository."""
+        try:
+            repository = Reference.parse(ref).name
+        except InvalidReference:  # an id
+            repository = ""
+        names = [
+            name
+            for name in self._catalog.names_of(image.id)
+            if not repository or Reference.parse(name).name == repository
+        ]
+        self._catalog.part(image.id, names)
+        shown = f" ({image.config.platform})"
+        removed.records += [{"Untagged": Reference.parse(name).familiar + shown} for name in names]
 
     @staticmethod
     def _is_id(image: Image, ref: str) -> bool:
@@ -160,7 +197,8 @@ class Remover:
         removed.records += [{"Untagged": Reference.parse(name).familiar} for name in names]
 
     def _names(self, image: Image) -> list[Reference]:
-        return [Reference.parse(name) for name in self._catalog.names_of(image.id)]
+        """The names that go with this image: where it is but another platform, they stay."""
+        return [Reference.parse(name) for name in self._catalog.names_led_by(image.id)]
 
     # --- prune --------------------------------------------------------------------------
 
@@ -174,10 +212,12 @@ class Remover:
         passes = tests(filters, self._catalog)
         removed = Removed([], [])
         for image in self._catalog.all():
-            tagged = any(not name.digest for name in self._names(image))
-            if (dangling_only and tagged) or not all(test(image) for test in passes):
+            if image.is_variant or not all(test(image) for test in passes):
+                continue  # a variant goes with the image that leads its name
+            if dangling_only and image.repo_tags:
                 continue
-            if self._users.containers_using(image.id):
+            family = [image, *self._catalog.companions(image)]
+            if any(self._users.containers_using(member.id) for member in family):
                 continue
             try:
                 self._delete_unused(image, removed)
@@ -189,7 +229,11 @@ class Remover:
         if self._catalog.find(image.id) is None:
             return  # went with a child
         self._check(image, force=True, by_name=False)
+        others = self._catalog.companions(image)
         self._delete(image, removed, force=True, prune=True, quiet=False)
+        for other in others:
+            if not self._catalog.names_of(other.id):
+                self._delete(other, removed, force=True, prune=True, quiet=True)
 
 
 def _is_single(names: list[Reference]) -> bool:

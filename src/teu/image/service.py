@@ -4,14 +4,14 @@
 store is all or nothing; see `stock.py` for the order of steps.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from teu.clock import now_ns
 from teu.content.blobs import BlobStore
-from teu.errors import EngineError, NotFound
+from teu.errors import EngineError
 from teu.image import helloworld, removal, views
 from teu.image.catalog import Catalog
 from teu.image.download import Downloader, Registry
@@ -26,13 +26,15 @@ from teu.image.filters import (
 from teu.image.layers import LayerFiles
 from teu.image.loading import Loader
 from teu.image.making import Made, Maker
-from teu.image.platform import matches, parse_platform
+from teu.image.manifests import Manifests
+from teu.image.platform import parse_platform
 from teu.image.progress import Progress
 from teu.image.pulling import Puller
 from teu.image.pushing import Pusher
 from teu.image.removal import ImageUsers, Removed, Remover
-from teu.image.saving import Saver, choose_images
+from teu.image.saving import SavedImage, Saver, choose_images
 from teu.image.stock import Stock
+from teu.image.variants import NotAnImage, variant_for
 from teu.model.config import ContainerConfig
 from teu.model.image import Image
 from teu.model.reference import Reference
@@ -61,6 +63,7 @@ class ImageService:
         self._pusher = Pusher(self._stock, registry)
         self._maker = Maker(self._stock)
         self._remover = Remover(self._catalog, users)
+        self._manifests = Manifests(self._catalog, self._blobs, users)
 
     async def start(self) -> None:
         """Reads all records and removes what a crash left half done. Layers that nobody uses any
@@ -78,18 +81,20 @@ class ImageService:
     # --- reading ------------------------------------------------------------------------
 
     def resolve(self, ref: str, platform: str = "") -> Image:
-        """By name, name@digest, id or unambiguous id prefix.
+        """By name, name@digest, id or unambiguous id prefix; of several platforms this machine's,
+        or the one asked for.
 
-        Raises: NoSuchImage, InvalidReference; NotFound when it is there for another platform.
+        Raises: NoSuchImage, InvalidReference; NoSuchVariant when it is there for others only.
         """
-        image = self._catalog.resolve(ref)
-        if platform:
-            want, have = parse_platform(platform), image.config.platform
-            if not matches(want, have):
-                raise NotFound(
-                    f"image with reference {ref} was found but its platform ({have}) does not "
-                    f"match the specified platform ({want})"
-                )
+        if not platform:
+            return self._catalog.resolve(ref)
+        return variant_for(self._catalog.variants(ref), parse_platform(platform), ref)
+
+    def runnable(self, ref: str, platform: str = "") -> Image:
+        """`resolve`, for a container. Raises: NotAnImage for an artifact, too."""
+        image = self.resolve(ref, platform)
+        if image.record.artifact_type:
+            raise NotAnImage(ref, image.record.artifact_type)
         return image
 
     def get(self, image_id: str) -> Image:
@@ -135,11 +140,11 @@ class ImageService:
         filters: Filters,
         *,
         all_: bool = False,
-        digests: bool = False,
         shared_size: bool = False,
+        manifests: bool = False,
     ) -> list[dict[str, Any]]:
-        """Rows for `GET /images/json`, newest first. `digests` changes nothing: they are always
-        there. `shared_size` also counts containers.
+        """Rows for `GET /images/json`, newest first. `shared_size` also counts containers.
+        `all_` also has steps on the way to other images, and other platforms of a name.
 
         Raises: InvalidParameter (unknown filter), NoSuchImage (before, since).
         """
@@ -152,9 +157,8 @@ class ImageService:
         uses = _layer_uses(images) if shared_size else {}
         rows = []
         for image in sorted(images, key=lambda i: i.created_ns, reverse=True):
-            named = bool(image.repo_tags or image.repo_digests)
-            if not named and image.id in parents and not all_:
-                continue  # a step on the way to another image
+            if not all_ and (image.is_variant or _is_step(image, parents)):
+                continue
             if dangling is not None and dangling != (not image.repo_tags):
                 continue
             if not all(test(image) for test in passes):
@@ -162,6 +166,9 @@ class ImageService:
             row = self._row(image, uses) if shared_size else views.summary(image)
             if patterns and not _narrow(row, patterns):
                 continue
+            if manifests:
+                row["Manifests"] = self._manifests.of(image)
+                row["Descriptor"] = self._manifests.descriptor(image)
             rows.append(row)
         return rows
 
@@ -174,13 +181,19 @@ class ImageService:
             containers=len(self._users.containers_using(image.id)),
         )
 
-    def inspect(self, ref: str) -> dict[str, Any]:
-        """`GET /images/{name}/json`. Raises: NoSuchImage."""
-        return views.inspect(self._catalog.resolve(ref), self._catalog, self._layers)
+    def inspect(self, ref: str, *, platform: str = "", manifests: bool = False) -> dict[str, Any]:
+        """`GET /images/{name}/json`. Raises: NoSuchImage, NoSuchVariant."""
+        image = self.resolve(ref, platform)
+        shown = views.inspect(image, self._catalog, self._layers)
+        if (descriptor := self._manifests.descriptor(image)) is not None:
+            shown["Descriptor"] = descriptor
+        if manifests:
+            shown["Manifests"] = self._manifests.of(image)
+        return shown
 
-    def history(self, ref: str) -> list[dict[str, Any]]:
-        """`GET /images/{name}/history`. Raises: NoSuchImage."""
-        return views.history(self._catalog.resolve(ref), self._catalog)
+    def history(self, ref: str, platform: str = "") -> list[dict[str, Any]]:
+        """`GET /images/{name}/history`. Raises: NoSuchImage, NoSuchVariant."""
+        return views.history(self.resolve(ref, platform), self._catalog)
 
     def keeping(self, chain_ids: Iterable[str]) -> AbstractContextManager[None]:
         """Keeps layers while something that is not a record yet needs them."""
@@ -295,17 +308,22 @@ class ImageService:
 
     # --- giving out ---------------------------------------------------------------------
 
-    async def save(self, refs: Sequence[str], platform: str = "") -> AsyncIterator[bytes]:
-        """One tar that is an OCI layout and a docker-archive at once.
+    def save(self, refs: Sequence[str], platform: str = "") -> AsyncGenerator[bytes, None]:
+        """One tar that is an OCI layout and a docker-archive at once; of images in several
+        platforms all, or the one asked for.
 
-        Raises: NoSuchImage before the first piece; DataLoss later, when a layer is damaged.
+        Raises: NoSuchImage, NoSuchVariant, InvalidReference, DataLoss; the pieces raise DataLoss
+        when a layer turns out to be damaged.
         """
-        images = choose_images(self._catalog, refs)
-        for saved in images:
-            self.resolve(saved.image.id, platform)
-        saver = Saver(self._blobs, self._layers, images, self._catalog)
-        chain = [chain_id for saved in images for chain_id in saved.image.chain_ids]
-        with self._stock.keeping(chain), self._blobs.lease([s.image.id for s in images]):
+        wanted = parse_platform(platform) if platform else None
+        images = choose_images(self._catalog, refs, wanted)
+        return self._saved(images, Saver(self._blobs, self._layers, images, self._catalog))
+
+    async def _saved(self, images: list[SavedImage], saver: Saver) -> AsyncGenerator[bytes, None]:
+        every = [image for saved in images for image in saved.variants]
+        chain = [chain_id for image in every for chain_id in image.chain_ids]
+        blobs = [digest for image in every for digest in self._catalog.blobs_of(image.id)]
+        with self._stock.keeping(chain), self._blobs.lease(blobs):
             async for piece in self._from_thread(saver.pieces):
                 yield piece
 
@@ -332,17 +350,27 @@ class ImageService:
         name = Reference.parse(target)
         if name.digest:
             raise removal.DigestTag(target)
-        self._catalog.tag(image, name.with_default_tag(), now_ns())
+        self._catalog.tag(image, name.with_default_tag(), now_ns(), like=ref)
         return self._catalog.get(image.id)
 
     async def remove(
-        self, ref: str, force: bool = False, prune: bool = True
+        self,
+        ref: str,
+        force: bool = False,
+        prune: bool = True,
+        platforms: Sequence[str] = (),
     ) -> list[dict[str, str]]:
-        """`DELETE /images/{name}`: Docker's list of what was untagged and deleted.
+        """`DELETE /images/{name}`: Docker's list of what was untagged and deleted. With
+        `platforms` only these of an image in several.
 
-        Raises: NoSuchImage, ImageInUse, ReferenceInUse.
+        Raises: NoSuchImage, NoSuchVariant, ImageInUse, ReferenceInUse.
         """
-        records, _ = self._take_away(self._remover.remove(ref, force=force, prune=prune))
+        if platforms:
+            wanted = [parse_platform(text) for text in platforms]
+            removed = self._remover.remove_platforms(ref, wanted, force=force)
+        else:
+            removed = self._remover.remove(ref, force=force, prune=prune)
+        records, _ = self._take_away(removed)
         return records
 
     async def prune(self, filters: Filters) -> tuple[list[dict[str, str]], int]:
@@ -385,6 +413,11 @@ def _layer_uses(images: Iterable[Image]) -> dict[str, int]:
         for chain_id in image.chain_ids:
             uses[chain_id] = uses.get(chain_id, 0) + 1
     return uses
+
+
+def _is_step(image: Image, parents: set[str]) -> bool:
+    """Nothing but a step on the way to another image."""
+    return image.id in parents and not image.repo_tags and not image.repo_digests
 
 
 def _narrow(row: dict[str, Any], patterns: Sequence[Any]) -> bool:

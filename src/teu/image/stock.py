@@ -21,7 +21,7 @@ from teu.errors import DataLoss
 from teu.image.catalog import Catalog
 from teu.image.inflight import finished
 from teu.image.layers import LayerFiles, StagedLayer
-from teu.model.image import Image, ImageConfig, ImageRecord, chain_ids
+from teu.model.image import Image, ImageConfig, ImageRecord, artifact_config, chain_ids
 from teu.model.reference import Reference
 from teu.store.images import LayerRow
 from teu.tasks import TaskOwner
@@ -124,10 +124,12 @@ class Stock:
         names: Iterable[Reference],
         *,
         manifests: Sequence[bytes] = (),
+        index_digest: str = "",
         parent_id: str = "",
     ) -> Image:
         """Stores an image whose layers are all registered; `manifests` are kept with it, the
-        last one is the image's own.
+        last one is the image's own. With the digest of the index it comes from, it joins the
+        other platforms of that index under the same names.
 
         The caller holds `keeping(chain)`. Raises: DataLoss, SystemFailure.
         """
@@ -145,6 +147,29 @@ class Stock:
                 parent_id=parent_id,
                 stored_ns=now_ns(),
                 tagged_ns=now_ns(),
+            )
+            return self.catalog.add(
+                record, config, names=names, blobs=blobs, index_digest=index_digest
+            )
+
+    async def store_artifact(
+        self, manifest_data: bytes, kind: str, names: Iterable[Reference], contents: Iterable[str]
+    ) -> Image:
+        """Stores something that is no image: its `contents` are blobs already, on which the
+        caller holds a lease. Raises: InvalidImage, DataLoss, SystemFailure."""
+        config = artifact_config(manifest_data)
+        artifact_id = digest_of(manifest_data)
+        blobs = [artifact_id, *contents]
+        with self.blobs.lease([artifact_id]):
+            await self.in_thread_to_the_end(self._store_blobs, [manifest_data])
+            record = ImageRecord(
+                id=artifact_id,
+                chain_ids=[],
+                size_bytes=sum(map(self.blobs.size_bytes, blobs)),
+                manifest_digest=artifact_id,
+                stored_ns=now_ns(),
+                tagged_ns=now_ns(),
+                artifact_type=kind,
             )
             return self.catalog.add(record, config, names=names, blobs=blobs)
 

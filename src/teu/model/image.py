@@ -29,6 +29,8 @@ DOCKER_SCHEMA1_SIGNED = "application/vnd.docker.distribution.manifest.v1+prettyj
 MANIFEST_TYPES = (OCI_MANIFEST, DOCKER_MANIFEST)
 INDEX_TYPES = (OCI_INDEX, DOCKER_LIST)
 CONFIG_TYPES = (OCI_CONFIG, DOCKER_CONFIG)
+UNTYPED_CONFIGS = ("application/octet-stream", "text/plain")  # old tools' images
+CREATED_ANNOTATION = "org.opencontainers.image.created"
 
 
 class InvalidImage(InvalidParameter):
@@ -119,17 +121,21 @@ class ImageConfig(Struct):
 class ImageRecord(Struct, kw_only=True):
     """One row of the `image` table. Instants are epoch nanoseconds, 0 for never."""
 
-    id: str  # digest of the config
+    id: str  # digest of the config; of the manifest for an artifact
     chain_ids: list[str]  # base first
     size_bytes: int
     manifest_digest: str = ""  # of the manifest it was pulled with
     parent_id: str = ""  # the image a commit or build started from
     stored_ns: int = 0
     tagged_ns: int = 0
+    artifact_type: str = ""  # not an image: something else that registries and archives carry
 
 
 class Image(Struct, kw_only=True, frozen=True):
-    """An image in the store. `repo_tags` and `repo_digests` are in familiar form, sorted."""
+    """An image in the store. `repo_tags` and `repo_digests` are in familiar form, sorted.
+
+    `is_variant`: its names mean another image first, the one for this machine's platform.
+    """
 
     id: str
     config: ImageConfig
@@ -139,6 +145,7 @@ class Image(Struct, kw_only=True, frozen=True):
     size_bytes: int
     created_ns: int
     record: ImageRecord
+    is_variant: bool = False
 
     @property
     def short_id(self) -> str:
@@ -151,6 +158,23 @@ def parse_config(data: bytes) -> ImageConfig:
         return msgspec.convert(_without_nulls(msgspec.json.decode(data)), ImageConfig)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise InvalidImage(f"the image's config cannot be read: {error}") from error
+
+
+def artifact_config(manifest_data: bytes) -> ImageConfig:
+    """What there is to say of an artifact, from its manifest. Raises: InvalidImage."""
+    manifest = parse_manifest(manifest_data)
+    annotations = manifest.annotations or {}
+    return ImageConfig(created=annotations.get(CREATED_ANNOTATION, ""))
+
+
+def artifact_type(manifest: Manifest) -> str:
+    """What kind of thing that is no image a manifest describes; "" for an image.
+
+    Source: OCI image-spec manifest.md, "Guidelines for Artifact Usage".
+    """
+    if manifest.config.media_type in CONFIG_TYPES + UNTYPED_CONFIGS and not manifest.artifact_type:
+        return ""
+    return manifest.artifact_type or manifest.config.media_type
 
 
 def created_ns(config: ImageConfig) -> int:

@@ -8,8 +8,9 @@ for it. See docs/adr/0003.
 
     meta(key, value)                        schema version, engine id
     container(id, name, record)             name unique; NULL once removal began: the name is free
-    image(id, record)                       id = config digest
-    reference(name, image_id)               `docker.io/library/busybox:latest` or `…@sha256:…`
+    image(id, record)                       id = config digest (an artifact's: manifest digest)
+    reference(name, image_id, index_digest) `docker.io/library/busybox:latest` or `…@sha256:…`;
+                                            a row for each platform of the index that is here
     layer(chain_id, parent, diff_id, directory, size_bytes)
     blob_use(digest, owner)                 who keeps a blob: image id, layer chain id
     network(id, name, record)

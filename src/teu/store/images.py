@@ -4,7 +4,7 @@ Synchronous, on the loop's thread. An image and its names are written in one tra
 everything they speak of is durable.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 from msgspec import Struct
@@ -21,6 +21,13 @@ class LayerRow(Struct, frozen=True):
     diff_id: str
     directory: str
     size_bytes: int
+
+
+class Named(Struct, frozen=True):
+    """What a name means: an image, or several of one index, each for another platform."""
+
+    image_ids: tuple[str, ...]
+    index_digest: str = ""  # "" for an image that came from no index
 
 
 class ImageStore:
@@ -45,9 +52,15 @@ class ImageStore:
         good = {record.id for record in self.images()}
         return [row[0] for row in self._db.rows("SELECT id FROM image") if row[0] not in good]
 
-    def references(self) -> dict[str, str]:
-        """Full name (`docker.io/library/busybox:latest`, `…@sha256:…`) to image id."""
-        return dict(self._db.rows("SELECT name, image_id FROM reference"))
+    def references(self) -> dict[str, Named]:
+        """By full name (`docker.io/library/busybox:latest`, `…@sha256:…`)."""
+        found: dict[str, Named] = {}
+        for name, image_id, index in self._db.rows(
+            "SELECT name, image_id, index_digest FROM reference"
+        ):
+            before = found[name].image_ids if name in found else ()
+            found[name] = Named((*before, image_id), index)
+        return found
 
     def layers(self) -> list[LayerRow]:
         rows = self._db.rows("SELECT chain_id, parent, diff_id, directory, size_bytes FROM layer")
@@ -68,8 +81,8 @@ class ImageStore:
             (layer.chain_id, layer.parent, layer.diff_id, layer.directory, layer.size_bytes),
         )
 
-    def add(self, record: ImageRecord, *, names: Iterable[str], blobs: Iterable[str]) -> None:
-        """An image, the names that now mean it, and the blobs it keeps."""
+    def add(self, record: ImageRecord, *, names: Mapping[str, Named], blobs: Iterable[str]) -> None:
+        """An image, what names mean now, and the blobs it keeps."""
         with self._db.transaction():
             self._put(record)
             for digest in blobs:
@@ -77,8 +90,7 @@ class ImageStore:
                     "INSERT OR IGNORE INTO blob_use (digest, owner) VALUES (?, ?)",
                     (digest, record.id),
                 )
-            for name in names:
-                self._name(name, record.id)
+            self.name(names)
 
     def _put(self, record: ImageRecord) -> None:
         self._db.write(
@@ -86,16 +98,18 @@ class ImageStore:
             (record.id, msgspec.json.encode(record)),
         )
 
-    def name(self, record: ImageRecord, name: str) -> None:
-        """`name` now means this image, whatever it meant before."""
+    def name(self, names: Mapping[str, Named], tagged: Iterable[ImageRecord] = ()) -> None:
+        """Names mean this from now on, whatever they meant before; `tagged` are stored anew."""
         with self._db.transaction():
-            self._name(name, record.id)
-            self._put(record)
-
-    def _name(self, name: str, image_id: str) -> None:
-        self._db.write(
-            "INSERT OR REPLACE INTO reference (name, image_id) VALUES (?, ?)", (name, image_id)
-        )
+            for name, meaning in names.items():
+                self._db.write("DELETE FROM reference WHERE name = ?", (name,))
+                for image_id in meaning.image_ids:
+                    self._db.write(
+                        "INSERT INTO reference (name, image_id, index_digest) VALUES (?, ?, ?)",
+                        (name, image_id, meaning.index_digest),
+                    )
+            for record in tagged:
+                self._put(record)
 
     def unname(self, names: Iterable[str]) -> None:
         with self._db.transaction():

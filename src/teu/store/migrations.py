@@ -23,6 +23,14 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TABLE event (seq INTEGER PRIMARY KEY, at_ns INTEGER NOT NULL, record BLOB NOT NULL);
     CREATE INDEX event_at ON event (at_ns);
     """,
+    """
+    CREATE TABLE named (name TEXT NOT NULL, image_id TEXT NOT NULL, index_digest TEXT NOT NULL,
+                        PRIMARY KEY (name, image_id)) WITHOUT ROWID;
+    INSERT INTO named SELECT name, image_id, '' FROM reference;
+    DROP TABLE reference;
+    ALTER TABLE named RENAME TO reference;
+    CREATE INDEX reference_image ON reference (image_id);
+    """,
 )
 
 

@@ -3,12 +3,12 @@
 import base64
 import binascii
 import json
-from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from aiohttp import web
 
-from teu.api import status
+from teu.api import status, versions
 from teu.api.call import Call, answer
 from teu.api.engine import Engine
 from teu.api.headers import HEADERS
@@ -17,7 +17,7 @@ from teu.api.router import Route
 from teu.errors import InvalidParameter, NotImplementedYet
 from teu.model.config import ContainerConfig
 
-CHUNK_BYTES = 1 << 18
+_MANIFESTS_SINCE = (1, 47)
 
 
 class ImageRoutes:
@@ -46,17 +46,28 @@ class ImageRoutes:
     # --- queries -------------------------------------------------------------------------
 
     async def listing(self, call: Call) -> web.StreamResponse:
-        return answer(
-            self._images.list_images(
-                call.filters(), all_=call.flag("all"), digests=call.flag("digests")
-            )
+        rows = self._images.list_images(
+            call.filters(),
+            all_=call.flag("all"),
+            shared_size=call.flag("shared-size"),
+            manifests=call.flag("manifests") and call.version >= _MANIFESTS_SINCE,
         )
+        for row in rows:
+            versions.adapt_image_row(row, call.version)
+        return answer(rows)
 
     async def inspect(self, call: Call) -> web.StreamResponse:
-        return answer(self._images.inspect(call.params["name"]))
+        platform, manifests = call.text("platform"), call.flag("manifests")
+        if platform and manifests:
+            raise InvalidParameter(
+                "conflicting options: manifests and platform options cannot both be set"
+            )
+        shown = self._images.inspect(call.params["name"], platform=platform, manifests=manifests)
+        versions.adapt_image(shown, call.version)
+        return answer(shown)
 
     async def history(self, call: Call) -> web.StreamResponse:
-        return answer(self._images.history(call.params["name"]))
+        return answer(self._images.history(call.params["name"], call.text("platform")))
 
     async def search(self, call: Call) -> web.StreamResponse:
         raise NotImplementedYet(
@@ -97,7 +108,7 @@ class ImageRoutes:
 
         async def work(emit: Emit) -> None:
             image = await self._images.import_image(
-                body_chunks(call),
+                call.chunks(),
                 name=name,
                 changes=changes,
                 message=call.text("message"),
@@ -111,7 +122,7 @@ class ImageRoutes:
     async def load(self, call: Call) -> web.StreamResponse:
         async def work(emit: Emit) -> None:
             for image in await self._images.load(
-                body_chunks(call), progress=emit, platform=call.text("platform")
+                call.chunks(), progress=emit, platform=call.text("platform")
             ):
                 self._tell("load", image.id, image.id)
 
@@ -124,12 +135,12 @@ class ImageRoutes:
         return await self._save(call, call.values("names"))
 
     async def _save(self, call: Call, names: list[str]) -> web.StreamResponse:
-        for name in names:
-            self._images.resolve(name)
+        pieces = self._images.save(names, call.text("platform"))
         response = web.StreamResponse(headers={"Content-Type": "application/x-tar", **HEADERS})
         await response.prepare(call.request)
-        async for chunk in self._images.save(names, platform=call.text("platform")):
-            await response.write(chunk)
+        async with aclosing(pieces):
+            async for piece in pieces:
+                await response.write(piece)
         await response.write_eof()
         return response
 
@@ -155,7 +166,10 @@ class ImageRoutes:
     async def remove(self, call: Call) -> web.StreamResponse:
         removed = await self._tasks.shielded(
             self._images.remove(
-                call.params["name"], force=call.flag("force"), prune=not call.flag("noprune")
+                call.params["name"],
+                force=call.flag("force"),
+                prune=not call.flag("noprune"),
+                platforms=call.values("platforms"),
             ),
             "remove image",
         )
@@ -189,11 +203,6 @@ class ImageRoutes:
 
     def _tell(self, action: str, name: str, image_id: str) -> None:
         self._engine.events.publish("image", action, image_id, {"name": name})
-
-
-async def body_chunks(call: Call) -> AsyncIterator[bytes]:
-    async for chunk in call.request.content.iter_chunked(CHUNK_BYTES):
-        yield chunk
 
 
 def registry_auth(call: Call) -> dict[str, Any] | None:
