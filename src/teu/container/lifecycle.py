@@ -68,8 +68,7 @@ class Lifecycle:
                 raise Conflict("container is marked for removal and cannot be started")
             self._cancel_restart(container)
             record.stopped_by_user = False
-            record.restart_count = 0
-            container.fast_failures = 0
+            record.restart_count = record.short_runs = 0
             await self.start_locked(container)
 
     async def start_locked(self, container: Container) -> None:
@@ -285,6 +284,10 @@ class Lifecycle:
 
     @staticmethod
     def _must_run(container: Container) -> None:
+        if container.record.status is Status.RESTARTING:
+            raise Conflict(
+                f"Container {container.id} is restarting, wait until the container is running"
+            )
         if not container.running:
             raise Conflict(f"container {container.id} is not running")
 

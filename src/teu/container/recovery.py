@@ -19,6 +19,7 @@ from functools import partial
 
 from teu import clock
 from teu.container import state
+from teu.container.autostart import AutoStart
 from teu.container.container import Container
 from teu.container.exits import REMOVE, REMOVE_VOLUMES, RESTART, Exits, wants_start_at_boot
 from teu.container.health import HealthMonitor
@@ -92,17 +93,16 @@ class Recovery:
         except EngineError as error:
             log.error("container %s: %s: %s", container.id[:12], intent, error)
 
-    async def start_wanted(self) -> None:
-        """Starts what its restart policy wants running; failures are logged, never raised."""
-        for container in self._services.containers:
-            if container.record.status is Status.EXITED and wants_start_at_boot(container.record):
-                self._services.tasks.start(self._start(container), f"autostart {container.id[:12]}")
-
-    async def _start(self, container: Container) -> None:
-        try:
-            await self._lifecycle.start(container)
-        except EngineError as error:
-            log.error("container %s: not started: %s", container.id[:12], error)
+    def start_wanted(self) -> None:
+        """Starts, in the background, what its restart policy wants running."""
+        wanted = [
+            container
+            for container in self._services.containers
+            if container.record.status is Status.EXITED and wants_start_at_boot(container.record)
+        ]
+        if wanted:
+            starter = AutoStart(self._lifecycle, self._exits, wanted)
+            self._services.tasks.start(starter.run(), "autostart")
 
     async def _finish_off(self, record: ContainerRecord) -> None:
         container = Container(record)

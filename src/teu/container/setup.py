@@ -7,14 +7,14 @@ from msgspec.structs import replace
 
 from teu.container.container import Container
 from teu.container.containers import NoSuchContainer
-from teu.container.logconfig import log_attributes, log_limits
+from teu.container.logtarget import log_target
 from teu.container.rootfs import RootFilesystems
 from teu.container.services import Services
 from teu.errors import Conflict, InvalidParameter
 from teu.model.container import ContainerRecord, MountPoint
 from teu.network.files import EtcFiles
 from teu.runtime.namespaces import Joins
-from teu.runtime.shim import LaunchSpec, LogTarget
+from teu.runtime.shim import LaunchSpec
 from teu.sys import beneath
 from teu.tx import Transaction
 
@@ -175,7 +175,6 @@ class Setup:
 
     def _launch_spec(self, record: ContainerRecord, bundle: Path) -> LaunchSpec:
         services = self._services
-        size, files, compress = log_limits(record.host.log_config)
         console = record.host.console_size or [0, 0]
         return LaunchSpec(
             id=record.id,
@@ -186,12 +185,5 @@ class Setup:
             open_stdin=record.config.open_stdin,
             stdin_once=record.config.stdin_once,
             console_size=(console[0], console[1]) if all(console) else None,
-            log=LogTarget(
-                driver=record.host.log_config.type,
-                path=str(services.paths.log_file(record.id)),
-                max_size=size,
-                max_file=files,
-                compress=compress,
-                attrs=log_attributes(record),
-            ),
+            log=log_target(record, str(services.paths.log_file(record.id))),
         )

@@ -31,6 +31,7 @@ from teu.container.exits import Exits
 from teu.container.health import HealthMonitor
 from teu.container.lifecycle import Lifecycle
 from teu.container.listing import Listing
+from teu.container.logdrivers import check_log
 from teu.container.looks import Looks
 from teu.container.plugs import Plugs
 from teu.container.prune import Pruner
@@ -44,6 +45,7 @@ from teu.container.streams import Streams
 from teu.container.update import Updater
 from teu.daemon.config import DaemonConfig
 from teu.daemon.translate import network_config, registry_config, runtime_config
+from teu.errors import InvalidParameter
 from teu.events import EventBus
 from teu.image.service import ImageService
 from teu.model.config import LogConfig
@@ -96,7 +98,7 @@ class Daemon:
         self._api = ApiServer(_routes(self._engine))
         await recovery.run()
         services.images.collect()  # layers that neither an image nor a container needs
-        await recovery.start_wanted()
+        recovery.start_wanted()
 
     async def stop(self) -> None:
         """Ends streams, lets changes under way finish (bounded), leaves containers running."""
@@ -219,8 +221,14 @@ class _Users:
 
 
 def _defaults(config: DaemonConfig) -> Defaults:
+    """Raises: InvalidParameter for log options that no container could be started with."""
+    log = LogConfig(type=config.log_driver, config=dict(config.log_opts))
+    try:
+        check_log(log)
+    except InvalidParameter as error:
+        raise InvalidParameter(f"failed to set log opts: {error.message}") from error
     return Defaults(
-        log=LogConfig(type=config.log_driver, config=dict(config.log_opts)),
+        log=log,
         stop_timeout_s=config.default_stop_timeout_s,
         boot_id=BOOT_ID.read_text().strip(),
     )
