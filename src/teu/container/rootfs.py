@@ -15,6 +15,7 @@ from pathlib import Path
 
 from teu.container.container import Container
 from teu.container.services import Paths
+from teu.container.state import is_active
 from teu.errors import SystemFailure
 from teu.image.service import ImageService
 from teu.sys import mounts
@@ -29,7 +30,7 @@ class RootFilesystems:
     def __init__(self, paths: Paths, images: ImageService) -> None:
         self._paths = paths
         self._images = images
-        self._guests: dict[str, int] = {}  # container id -> uses of a mount made for a stopped one
+        self._guests: dict[str, int] = {}  # container id -> how many look inside now
 
     def create(self, container_id: str) -> None:
         """Makes the empty rw layer. Raises: SystemFailure."""
@@ -59,8 +60,11 @@ class RootFilesystems:
         return target
 
     def unmount(self, container_id: str) -> None:
-        """Unmounts (idempotent, accepts "never mounted"); may take long: call it in a thread."""
-        while mounts.unmount(self._paths.rootfs(container_id)):
+        """Unmounts (idempotent, accepts "never mounted"); may take long: call it in a thread.
+
+        While somebody looks inside, nothing: the last one of them unmounts. Raises: OSError.
+        """
+        while container_id not in self._guests and mounts.unmount(self._paths.rootfs(container_id)):
             pass
 
     def remove(self, container_id: str) -> None:
@@ -68,7 +72,9 @@ class RootFilesystems:
 
         Raises: OSError.
         """
-        self.unmount(container_id)
+        looked_at = container_id in self._guests
+        while mounts.unmount(self._paths.rootfs(container_id), lazy=looked_at):
+            pass
         for directory in (self._paths.home(container_id), self._paths.run(container_id)):
             if directory.exists():
                 shutil.rmtree(directory)
@@ -77,22 +83,21 @@ class RootFilesystems:
     async def mounted(self, container: Container) -> AsyncIterator[Path]:
         """The file system for a look inside: the live mount, or one made for the time of the use.
 
-        The caller holds the container's lock if it changes anything.
+        A container may start, and be removed, meanwhile; its lock must not be held by the caller.
         """
-        already = self.is_mounted(container.id) and container.id not in self._guests
-        target = self.mount(container)
-        if already:
-            yield target
-            return
         self._guests[container.id] = self._guests.get(container.id, 0) + 1
         try:
-            yield target
+            yield self.mount(container)
         finally:
             self._guests[container.id] -= 1
             if not self._guests[container.id]:
                 del self._guests[container.id]
-                if not container.running:
-                    await asyncio.to_thread(self.unmount, container.id)
+                await self._last_left(container)
+
+    async def _last_left(self, container: Container) -> None:
+        async with container.lock:  # never under a start
+            if container.id not in self._guests and not is_active(container.record):
+                await asyncio.to_thread(self.unmount, container.id)
 
     def lower(self, container: Container) -> list[Path]:
         """The read-only layers, top first. Raises: DataLoss for a missing one."""

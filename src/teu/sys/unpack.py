@@ -78,7 +78,8 @@ class Unpacker:
 
     `keep_kinds` refuses to put a file where a directory is, and the other way round.
     `skeleton` records what is needed to make the archive again; the stream's `on_raw` must be its
-    `raw`. Not for two threads at once; nobody else may write below `root` meanwhile.
+    `raw`. Not for two threads at once. Others (a running container) may change what is below `root`
+    meanwhile: entries may get lost then, but nothing outside of it is touched.
     """
 
     def __init__(
@@ -91,7 +92,8 @@ class Unpacker:
     ) -> None:
         self._keep_kinds = keep_kinds
         self._root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._root_path = os.fsencode(os.readlink(f"/proc/self/fd/{self._root_fd}"))
+        # Empty for `/`: what the root of a container's process is called.
+        self._root_path = os.fsencode(os.readlink(f"/proc/self/fd/{self._root_fd}")).rstrip(b"/")
         self._whiteouts = whiteouts
         self._skeleton = skeleton
         self._directories: dict[bytes, tuple[int, bytes]] = {}
@@ -455,14 +457,25 @@ class Unpacker:
             os.chown(
                 place.name, entry.uid, entry.gid, dir_fd=place.parent_fd, follow_symlinks=False
             )
-        path = b"/proc/self/fd/%d/%s" % (place.parent_fd, place.name)
         if entry.kind != SYMLINK:
-            os.chmod(place.name, entry.mode, dir_fd=place.parent_fd)
+            self._set_mode_at(place, entry)
+        path = b"/proc/self/fd/%d/%s" % (place.parent_fd, place.name)
         for name, value in entry.xattrs.items():
             set_xattr(path, name, value)
         os.utime(
             place.name, ns=_times(entry.mtime_ns), dir_fd=place.parent_fd, follow_symlinks=False
         )
+
+    @staticmethod
+    def _set_mode_at(place: _Place, entry: Entry) -> None:
+        """chmod(2) follows symlinks; a container may have put one there since."""
+        flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(place.name, flags, dir_fd=place.parent_fd)
+        try:
+            if not stat.S_ISLNK(os.fstat(fd).st_mode):
+                os.chmod(f"/proc/self/fd/{fd}", entry.mode)
+        finally:
+            os.close(fd)
 
     def _check_space(self) -> None:
         self._unchecked_bytes = 0
