@@ -16,9 +16,10 @@ from pathlib import Path
 from teu.container.container import Container
 from teu.container.services import Paths
 from teu.container.state import is_active
-from teu.errors import SystemFailure
+from teu.errors import InvalidParameter, SystemFailure
 from teu.image.service import ImageService
-from teu.sys import mounts
+from teu.sys import mounts, quota
+from teu.units import parse_size
 
 _INIT_DIRECTORIES = ("dev/pts", "dev/shm", "etc", "proc", "sys")
 _INIT_FILES = (".dockerenv", "dev/console", "etc/hostname", "etc/hosts", "etc/resolv.conf")
@@ -32,8 +33,8 @@ class RootFilesystems:
         self._images = images
         self._guests: dict[str, int] = {}  # container id -> how many look inside now
 
-    def create(self, container_id: str) -> None:
-        """Makes the empty rw layer. Raises: SystemFailure."""
+    def create(self, container_id: str, *, limit_bytes: int = 0) -> None:
+        """Makes the empty rw layer; with a limit, no more fits into it. Raises: SystemFailure."""
         home = self._paths.home(container_id)
         try:
             home.mkdir(mode=0o710, parents=True)
@@ -42,6 +43,38 @@ class RootFilesystems:
             (home / "rootfs").mkdir(mode=0o755)
         except OSError as error:
             raise SystemFailure(f"cannot make the container's directory: {error}") from error
+        if limit_bytes:
+            project = quota.free_project(self._projects())
+            quota.limit([home / "upper", home / "work"], project, limit_bytes)
+
+    def _projects(self) -> set[int]:
+        """The projects of all rw layers there are."""
+        uppers = (self._paths.data_root / "containers").glob("*/upper")
+        found: set[int] = set()
+        for upper in uppers:
+            with contextlib.suppress(OSError):  # being removed
+                found.add(quota.project_of(upper))
+        return found
+
+    def check_storage(self, options: dict[str, str]) -> int:
+        """`--storage-opt`: the limit in bytes, 0 for none. Raises: InvalidParameter."""
+        for name in options:
+            if name.lower() != "size":
+                raise InvalidParameter(f"Unknown option {name}")
+        if "size" not in {name.lower() for name in options}:
+            return 0
+        text = next(iter(options.values()))
+        try:
+            size_bytes = parse_size(text)
+        except ValueError:
+            raise InvalidParameter(f"invalid size: '{text}'") from None
+        if not quota.available(self._paths.data_root):
+            raise InvalidParameter(
+                "--storage-opt is supported only for overlay over xfs with 'pquota' mount option, "
+                f"or ext4 with 'prjquota': {self._paths.data_root} is on "
+                f"{mounts.mount_of(self._paths.data_root).fstype} without it"
+            )
+        return size_bytes
 
     def is_mounted(self, container_id: str) -> bool:
         return os.path.ismount(self._paths.rootfs(container_id))

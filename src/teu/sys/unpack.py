@@ -21,7 +21,7 @@ from pathlib import Path
 from teu.errors import EngineError, SystemFailure
 from teu.sys.archivepath import clean_path, lexical_path
 from teu.sys.atomicfile import write_fully
-from teu.sys.beneath import open_beneath, open_directory, remove_tree
+from teu.sys.beneath import open_beneath, open_directory, remove_tree, set_mode
 from teu.sys.overlayfs import (
     OPAQUE_MARKER,
     OPAQUE_XATTR,
@@ -458,24 +458,13 @@ class Unpacker:
                 place.name, entry.uid, entry.gid, dir_fd=place.parent_fd, follow_symlinks=False
             )
         if entry.kind != SYMLINK:
-            self._set_mode_at(place, entry)
+            set_mode(place.parent_fd, place.name, entry.mode)
         path = b"/proc/self/fd/%d/%s" % (place.parent_fd, place.name)
         for name, value in entry.xattrs.items():
             set_xattr(path, name, value)
         os.utime(
             place.name, ns=_times(entry.mtime_ns), dir_fd=place.parent_fd, follow_symlinks=False
         )
-
-    @staticmethod
-    def _set_mode_at(place: _Place, entry: Entry) -> None:
-        """chmod(2) follows symlinks; a container may have put one there since."""
-        flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(place.name, flags, dir_fd=place.parent_fd)
-        try:
-            if not stat.S_ISLNK(os.fstat(fd).st_mode):
-                os.chmod(f"/proc/self/fd/{fd}", entry.mode)
-        finally:
-            os.close(fd)
 
     def _check_space(self) -> None:
         self._unchecked_bytes = 0
