@@ -38,7 +38,7 @@ class Committer:
         """
         paused = pause and container.record.status is Status.RUNNING
         if paused:
-            await self._lifecycle.pause(container)
+            await self._lifecycle.pause_for_now(container)
         try:
             image = await self._services.images.commit(
                 self._services.paths.home(container.id) / "upper",
@@ -51,8 +51,8 @@ class Committer:
                 changes=changes,
             )
         finally:
-            if paused and container.record.status is Status.PAUSED:
-                await self._lifecycle.unpause(container)
+            if paused:
+                await self._lifecycle.end_pause_for_now(container)
         self._services.containers.tell(container, "commit", imageID=image.id, imageRef=name)
         return image
 

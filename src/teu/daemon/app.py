@@ -180,7 +180,7 @@ class Daemon:
             system=System(services, looks, events, self._about),
             registry=self._registry,
         )
-        return engine, Recovery(services, rootfs, lifecycle, exits, remover, health)
+        return engine, Recovery(services, rootfs, lifecycle, exits, remover, engine.execs, health)
 
     def _engine_id(self) -> str:
         assert self._db is not None

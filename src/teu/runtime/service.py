@@ -224,6 +224,10 @@ class RuntimeService:
         """Freezes all processes. Raises: SystemFailure with the runtime's words."""
         await self._call(record, "pause", record.id)
 
+    def is_paused(self, record: ContainerRecord) -> bool | None:
+        """Whether its processes are frozen; None when it has no cgroup that says so."""
+        return self._cgroups.frozen(self.cgroup_path(record))
+
     async def resume(self, record: ContainerRecord) -> None:
         """Undoes `pause`. Raises: SystemFailure with the runtime's words."""
         await self._call(record, "resume", record.id)
