@@ -14,6 +14,7 @@ from teu.events import EventBus
 from teu.model.container import ContainerRecord, Status
 from teu.store.containers import ContainerStore, NameTaken
 
+_ALLOCATING = "Error when allocating new name: "
 log = logging.getLogger(__name__)
 
 
@@ -24,14 +25,21 @@ class NoSuchContainer(NotFound):
 
 
 class NameInUse(Conflict):
-    def __init__(self, name: str, holder_id: str) -> None:
+    def __init__(self, name: str, holder_id: str, *, before: str = "") -> None:
         super().__init__(
-            f'Conflict. The container name "/{name}" is already in use by container '
+            f'{before}Conflict. The container name "/{name}" is already in use by container '
             f'"{holder_id}". You have to remove (or rename) that container to be able to reuse '
             "that name."
         )
         self.name = name
         self.holder_id = holder_id
+
+
+def _checked_name(name: str) -> str:
+    try:
+        return ids.check_name(name)
+    except InvalidParameter as error:
+        raise InvalidParameter(f"{_ALLOCATING}{error.message}") from None
 
 
 class Containers:
@@ -119,18 +127,18 @@ class Containers:
         record = container.record
         if not new_name or new_name == "/":
             raise InvalidParameter("Neither old nor new names may be empty")
-        name = ids.check_name(new_name)
+        name = _checked_name(new_name)
         old = record.name
         if name == old:
             raise InvalidParameter("Renaming a container with the same name as its current name")
         if (holder := self._by_name.get(name)) is not None:
-            raise NameInUse(name, holder.id)
+            raise NameInUse(name, holder.id, before=_ALLOCATING)
         record.name = name
         try:
             self._store.rename(record)
         except NameTaken as error:
             record.name = old
-            raise NameInUse(name, "a record that cannot be read") from error
+            raise NameInUse(name, "a record that cannot be read", before=_ALLOCATING) from error
         del self._by_name[old]
         self._by_name[name] = container
         self.tell(container, "rename", oldName=f"/{old}")

@@ -95,6 +95,7 @@ class Setup:
             pid = self._namespace_of(host.pid_mode[10:], "PID", "pid")
         if host.ipc_mode.startswith("container:"):
             ipc = self._namespace_of(host.ipc_mode[10:], "IPC", "ipc")
+            self._check_shareable(host.ipc_mode[10:])
         return Joins(net=net, pid=pid, ipc=ipc)
 
     def _namespace_of(self, ref: str, what: str, kind: str) -> str:
@@ -107,6 +108,14 @@ class Setup:
                 f"({other.id[:12]})"
             )
         return f"/proc/{other.record.pid}/ns/{kind}"
+
+    def _check_shareable(self, ref: str) -> None:
+        donor = self._services.containers.get(ref)
+        if donor.record.host.ipc_mode in ("private", "none"):
+            raise Conflict(
+                f"can't join IPC of container {donor.id}: non-shareable IPC (hint: use "
+                "IpcMode:shareable for the donor container)"
+            )
 
     def _etc_files(self, container: Container) -> dict[str, Path]:
         record = container.record

@@ -43,6 +43,7 @@ from teu.container.setup import Setup
 from teu.container.stats import Stats
 from teu.container.streams import Streams
 from teu.container.update import Updater
+from teu.container.view import Views
 from teu.daemon.config import DaemonConfig
 from teu.daemon.translate import network_config, registry_config, runtime_config
 from teu.errors import InvalidParameter
@@ -175,13 +176,13 @@ class Daemon:
             pruner=Pruner(services, lifecycle, looks),
             committer=Committer(services, rootfs, lifecycle),
             rootfs=rootfs,
-            archives=Archives(services, rootfs),
+            archives=Archives(services, Views(rootfs)),
             updater=Updater(services),
             health=health,
             system=System(services, looks, events, self._about),
             registry=self._registry,
         )
-        return engine, Recovery(services, rootfs, lifecycle, exits, remover, health)
+        return engine, Recovery(services, rootfs, lifecycle, exits, remover, engine.execs, health)
 
     def _engine_id(self) -> str:
         assert self._db is not None

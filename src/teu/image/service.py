@@ -42,7 +42,6 @@ from teu.model.registry import RegistryUnreachable
 from teu.store.db import Database
 from teu.store.images import ImageStore
 from teu.sys.bytepipe import FromThread
-from teu.sys.pack import Skip, pack_tree
 
 _LIST_FILTERS = ("dangling", "label", "label!", "before", "since", "reference", "until")
 
@@ -326,11 +325,6 @@ class ImageService:
         with self._stock.keeping(chain), self._blobs.lease(blobs):
             async for piece in self._from_thread(saver.pieces):
                 yield piece
-
-    async def archive_tree(self, root: Path, *, skip: Skip | None = None) -> AsyncIterator[bytes]:
-        """A whole directory tree as a tar (`export`). Raises: SystemFailure."""
-        async for piece in self._from_thread(lambda: pack_tree(root, skip=skip)):
-            yield piece
 
     async def _from_thread(self, pieces: Callable[[], Iterable[bytes]]) -> AsyncIterator[bytes]:
         with FromThread() as pipe:
