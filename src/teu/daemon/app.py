@@ -137,6 +137,7 @@ class Daemon:
                 config.data_root,
                 self._registry,
                 _Users(containers),
+                lambda action, image_id, about: events.publish("image", action, image_id, about),
             ),
             networks=NetworkService(db, config.exec_root, network_config(config)),
             volumes=VolumeService(

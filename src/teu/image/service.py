@@ -44,16 +44,26 @@ from teu.store.images import ImageStore
 from teu.sys.bytepipe import FromThread
 from teu.sys.pack import Skip, pack_tree
 
+Tell = Callable[[str, str, dict[str, str]], None]
 _LIST_FILTERS = ("dangling", "label", "label!", "before", "since", "reference", "until")
 
 
 class ImageService:
-    """One per data root. Loop's thread; `start` first, `close` last."""
+    """One per data root. Loop's thread; `start` first, `close` last.
+
+    `tell(action, image id, attributes)` hears of every change.
+    """
 
     def __init__(
-        self, db: Database, data_root: Path, registry: Registry, users: ImageUsers
+        self,
+        db: Database,
+        data_root: Path,
+        registry: Registry,
+        users: ImageUsers,
+        tell: Tell = lambda action, image_id, attributes: None,
     ) -> None:
         self._users = users
+        self._tell = tell
         self._registry = registry
         self._blobs = BlobStore(data_root / "content")
         self._layers = LayerFiles(data_root / "layers")
@@ -238,7 +248,10 @@ class ImageService:
         Crash: nothing of an unfinished image is seen at the next start.
         """
         async with self._tidy():
-            return await Loader(self._stock, progress, platform).run(stream)
+            images = await Loader(self._stock, progress, platform).run(stream)
+        for image in images:
+            self._tell_of("load", image)
+        return images
 
     async def import_image(
         self,
@@ -254,9 +267,11 @@ class ImageService:
         Raises: InvalidReference, InvalidParameter (changes, platform), InvalidArchive.
         """
         async with self._tidy():
-            return await self._maker.import_image(
+            image = await self._maker.import_image(
                 stream, name=name, changes=changes, message=message, platform=platform
             )
+        self._tell_of("import", image)
+        return image
 
     async def commit(
         self,
@@ -326,6 +341,8 @@ class ImageService:
         with self._stock.keeping(chain), self._blobs.lease(blobs):
             async for piece in self._from_thread(saver.pieces):
                 yield piece
+        for saved in images:
+            self._tell_of("save", saved.variants[0])
 
     async def archive_tree(self, root: Path, *, skip: Skip | None = None) -> AsyncIterator[bytes]:
         """A whole directory tree as a tar (`export`). Raises: SystemFailure."""
@@ -351,7 +368,9 @@ class ImageService:
         if name.digest:
             raise removal.DigestTag(target)
         self._catalog.tag(image, name.with_default_tag(), now_ns(), like=ref)
-        return self._catalog.get(image.id)
+        image = self._catalog.get(image.id)
+        self._tell_of("tag", image, name.with_default_tag().familiar)
+        return image
 
     async def remove(
         self,
@@ -375,14 +394,23 @@ class ImageService:
 
     async def prune(self, filters: Filters) -> tuple[list[dict[str, str]], int]:
         """What was removed, and the bytes freed. Raises: InvalidParameter."""
-        return self._take_away(self._remover.prune(filters))
+        records, freed = self._take_away(self._remover.prune(filters))
+        self._tell("prune", "", {"reclaimed": str(freed)})
+        return records, freed
 
     def _take_away(self, removed: Removed) -> tuple[list[dict[str, str]], int]:
         before = dict(self._catalog.layers())
         freed = self.collect()
         after = self._catalog.layers()
         gone = [c for c in dict.fromkeys(removed.chain_ids) if c in before and c not in after]
+        for action, image in removed.events:
+            self._tell_of(action, image)
         return removed.records + [{"Deleted": chain_id} for chain_id in gone], freed
+
+    def _tell_of(self, action: str, image: Image, name: str = "") -> None:
+        """As Docker does: with the image's labels, named by its id where no name is given."""
+        labels = image.config.config.labels or {}
+        self._tell(action, image.id, {**labels, "name": name or image.id})
 
     def collect(self) -> int:
         """Removes layers and blobs that nothing needs any more; the bytes freed. Call it once

@@ -3,7 +3,7 @@
 import base64
 import binascii
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -16,6 +16,7 @@ from teu.api.headers import HEADERS
 from teu.api.progress import Emit, stream_progress
 from teu.api.router import Route
 from teu.errors import InvalidParameter, NotImplementedYet
+from teu.image.fetch import fetch
 from teu.model.config import ContainerConfig
 
 CHUNK_BYTES = 1 << 18
@@ -98,34 +99,31 @@ class ImageRoutes:
         return await stream_progress(call, self._tasks, f"pull {name}", work)
 
     async def _import(self, call: Call) -> web.StreamResponse:
-        if call.text("fromSrc") != "-":
-            raise NotImplementedYet(
-                "importing from a URL is not supported; fetch it first: curl URL | teu import -"
-            )
+        source = call.text("fromSrc")
         name = call.text("repo")
         if name and call.text("tag"):
             name += f":{call.text('tag')}"
         changes = call.values("changes")
 
         async def work(emit: Emit) -> None:
-            image = await self._images.import_image(
-                body_chunks(call),
-                name=name,
-                changes=changes,
-                message=call.text("message"),
-                platform=call.text("platform"),
-            )
+            pieces = body_chunks(call) if source == "-" else fetch(source, emit)
+            async with aclosing(pieces):
+                image = await self._images.import_image(
+                    pieces,
+                    name=name,
+                    changes=changes,
+                    message=call.text("message") or f"Imported from {source}",
+                    platform=call.text("platform"),
+                )
             emit({"status": image.id})
-            self._tell("import", name or image.id, image.id)
 
         return await stream_progress(call, self._tasks, "import", work)
 
     async def load(self, call: Call) -> web.StreamResponse:
         async def work(emit: Emit) -> None:
-            for image in await self._images.load(
+            await self._images.load(
                 body_chunks(call), progress=emit, platform=call.text("platform")
-            ):
-                self._tell("load", image.id, image.id)
+            )
 
         return await stream_progress(call, self._tasks, "load", work)
 
@@ -160,8 +158,7 @@ class ImageRoutes:
     async def tag(self, call: Call) -> web.StreamResponse:
         repo, tag = call.text("repo"), call.text("tag")
         target = f"{repo}:{tag}" if tag else repo
-        image = self._images.tag(call.params["name"], target)
-        self._tell("tag", target, image.id)
+        self._images.tag(call.params["name"], target)
         return web.Response(status=status.CREATED)
 
     async def remove(self, call: Call) -> web.StreamResponse:
@@ -174,9 +171,6 @@ class ImageRoutes:
             ),
             "remove image",
         )
-        for row in removed:
-            for what, ref in row.items():
-                self._tell("untag" if what == "Untagged" else "delete", ref, ref)
         return answer(removed)
 
     async def prune(self, call: Call) -> web.StreamResponse:
@@ -206,7 +200,7 @@ class ImageRoutes:
         self._engine.events.publish("image", action, image_id, {"name": name})
 
 
-async def body_chunks(call: Call) -> AsyncIterator[bytes]:
+async def body_chunks(call: Call) -> AsyncGenerator[bytes, None]:
     async for chunk in call.request.content.iter_chunked(CHUNK_BYTES):
         yield chunk
 

@@ -77,7 +77,9 @@ class SystemRoutes:
         usage = await self._engine.system.disk_usage()
         services = self._engine.services
         rows = []
-        for container in services.containers:
+        for container in sorted(
+            services.containers, key=lambda c: c.record.created_ns, reverse=True
+        ):
             row = container_wire.summary(container, services.images)
             row["SizeRw"], row["SizeRootFs"] = usage["containers"].get(container.id, (0, 0))
             rows.append(row)
