@@ -171,7 +171,7 @@ def test_events_of_images(cli: Cli, names: Callable[[str], str], tmp_path: Path)
     told = [json.loads(line) for line in lines.splitlines()]
     mine = [event for event in told if event["id"] == image_id]
     actions = [event["Action"] for event in mine]
-    assert actions == ["import", "tag", "save", "untag", "untag", "delete"]
+    assert actions == ["tag", "import", "tag", "save", "untag", "untag", "delete"]
     attributes = {event["Action"]: event["Actor"]["Attributes"] for event in mine}
     assert attributes["tag"] == {"name": f"{name}:2", "k": "v"}
     assert attributes["untag"] == {"name": image_id, "k": "v"}

@@ -270,6 +270,7 @@ class ImageService:
             image = await self._maker.import_image(
                 stream, name=name, changes=changes, message=message, platform=platform
             )
+        self._tell_names(image, name)
         self._tell_of("import", image)
         return image
 
@@ -301,9 +302,11 @@ class ImageService:
             container_config=config,
         )
         async with self._tidy():
-            return await self._maker.commit(
+            image = await self._maker.commit(
                 upper, parent=parent, made=made, name=name, changes=changes
             )
+        self._tell_names(image, name)
+        return image
 
     async def push(
         self,
@@ -406,6 +409,10 @@ class ImageService:
         for action, image in removed.events:
             self._tell_of(action, image)
         return removed.records + [{"Deleted": chain_id} for chain_id in gone], freed
+
+    def _tell_names(self, image: Image, name: str) -> None:
+        if name:
+            self._tell_of("tag", image, Reference.parse(name).with_default_tag().familiar)
 
     def _tell_of(self, action: str, image: Image, name: str = "") -> None:
         """As Docker does: with the image's labels, named by its id where no name is given."""
