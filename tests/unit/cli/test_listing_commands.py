@@ -130,6 +130,7 @@ def _manifest(platform: str, size: int, *containers: str, kind: str = "image") -
         "ID": "sha256:" + platform[-1] * 64,
         "Kind": kind,
         "Available": bool(size),
+        "AttestationData": {"For": "sha256:" + "7" * 64} if kind == "attestation" else None,
         "Size": {"Content": size // 10, "Total": size},
         "ImageData": {
             "Platform": dict(zip(names, platform.split("/"), strict=False)),
@@ -139,7 +140,14 @@ def _manifest(platform: str, size: int, *containers: str, kind: str = "image") -
 
 
 TREE = [
-    {"Id": "sha256:" + "1" * 64, "RepoTags": [], "Created": 1, "Size": 5, "Containers": -1},
+    {
+        "Id": "sha256:" + "1" * 64,
+        "RepoTags": [],
+        "Created": 1,
+        "Size": 5,
+        "Containers": -1,
+        "Manifests": [_manifest("linux/386", 5)],
+    },
     {
         "Id": "sha256:" + "2" * 64,
         "RepoTags": ["x:1", "x:2"],
@@ -159,6 +167,12 @@ def test_tree() -> None:
     with api({"GET /images/json": TREE}) as server:
         said = teu_here(server, "images", "--tree", "x")
         assert query(server) == {"filters": '{"reference":{"x":true}}', "manifests": "1"}
+        whole = teu_here(server, "images", "--tree", "--all")
+    assert whole.out == said.out + (
+        "<untagged>            111111111111           5B             0B        \n"
+        "└─ linux/386          666666666666           5B             0B        \n"
+        "\n"
+    )
     assert said.out == (
         "WARNING: This is an experimental feature. The output may change and shouldn't be depended "
         "on.\n"
@@ -169,8 +183,6 @@ def test_tree() -> None:
         "x:2                   222222222222       1.23MB         12.3kB   U    \n"
         "├─ linux/arm/v7       777777777777        123kB         12.3kB   U    \n"
         "└─ linux/s390x        xxxxxxxxxxxx           0B             0B        \n"
-        "\n"
-        "<untagged>            111111111111           5B             0B        \n"
         "\n"
     )
     for flag, name in (("-q", "quiet"), ("--digests", "show-digest"), ("--format=x", "format")):

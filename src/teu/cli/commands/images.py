@@ -181,7 +181,8 @@ def _tree(session: Session, options: Options, arguments: list[str]) -> int:
         "all": options.flag("all"), "filters": filters.encode(terms), "manifests": True,
     }  # fmt: skip
     images = session.client.get("/images/json", query) or []
-    session.out(tree(images, size()[1] or 80))
+    shown = [image for image in images if image.get("RepoTags") or options.flag("all")]
+    session.out(tree(shown, size()[1] or 80))
     return 0
 
 
