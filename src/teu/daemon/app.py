@@ -212,6 +212,9 @@ class _Users:
     def layers_in_use(self) -> set[str]:
         return self._containers.layers_in_use()
 
+    def layers_mounted(self) -> dict[str, str]:
+        return self._containers.layers_mounted()
+
 
 def _defaults(config: DaemonConfig) -> Defaults:
     return Defaults(

@@ -31,6 +31,10 @@ class ImageUsers(Protocol):
         """Chain ids of the layers below all containers, whatever became of their images."""
         ...
 
+    def layers_mounted(self) -> dict[str, str]:
+        """Chain ids of the layers below running containers; the id of one such container each."""
+        ...
+
 
 class ImageInUse(Conflict):
     """Docker's text; `hard`: not even force helps; `used`: by a container."""

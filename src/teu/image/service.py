@@ -14,6 +14,7 @@ from teu.content.blobs import BlobStore
 from teu.errors import EngineError
 from teu.image import helloworld, removal, views
 from teu.image.catalog import Catalog
+from teu.image.checking import Checker
 from teu.image.download import Downloader, Registry
 from teu.image.filters import (
     Filters,
@@ -32,6 +33,7 @@ from teu.image.progress import Progress
 from teu.image.pulling import Puller
 from teu.image.pushing import Pusher
 from teu.image.removal import ImageUsers, Removed, Remover
+from teu.image.repairing import Logins, Repairer
 from teu.image.saving import SavedImage, Saver, choose_images
 from teu.image.stock import Stock
 from teu.image.variants import NotAnImage, variant_for
@@ -69,7 +71,8 @@ class ImageService:
         self._layers = LayerFiles(data_root / "layers")
         self._catalog = Catalog(ImageStore(db), self._blobs, self._layers)
         self._stock = Stock(self._catalog, self._blobs, self._layers)
-        self._puller = Puller(self._stock, Downloader(self._stock, registry))
+        self._downloader = Downloader(self._stock, registry)
+        self._puller = Puller(self._stock, self._downloader)
         self._pusher = Pusher(self._stock, registry)
         self._maker = Maker(self._stock)
         self._remover = Remover(self._catalog, users)
@@ -423,6 +426,23 @@ class ImageService:
         """Removes layers and blobs that nothing needs any more; the bytes freed. Call it once
         the containers are known after a start."""
         return self._stock.collect(self._users.layers_in_use())
+
+    async def check(
+        self, progress: Progress, *, repair: bool = False, logins: Logins | None = None
+    ) -> None:
+        """Looks at all content; `progress` also gets each problem and, last, the sums, as `aux`.
+        Repairs from registries, with these logins.
+
+        Cancel and crash: what was repaired stays so.
+        """
+        users = self._users
+        checker = Checker(self._stock, set(users.layers_in_use()), progress)
+        repairer = Repairer(self._stock, self._downloader, users.layers_mounted(), logins or {})
+        async for problem in checker.problems():
+            if repair:
+                await repairer.repair(problem, progress)
+            progress({"aux": problem.shape()})
+        progress({"aux": {"Checked": checker.checked.shape()}})
 
     def _tidy(self) -> "_Tidy":
         return _Tidy(self)

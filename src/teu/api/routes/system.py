@@ -9,8 +9,10 @@ from aiohttp import web
 from teu.api.call import Call, Filters, answer
 from teu.api.engine import Engine
 from teu.api.headers import HEADERS
+from teu.api.progress import Emit, stream_progress
 from teu.api.router import Route
 from teu.api.routes.containers import parse_instant
+from teu.api.routes.images import registry_logins
 from teu.api.wire import containers as container_wire
 from teu.api.wire import volumes as volume_wire
 from teu.container.prune import has_label
@@ -45,6 +47,7 @@ class SystemRoutes:
             Route("GET", "/info", self.info),
             Route("GET", "/events", self.events),
             Route("GET", "/system/df", self.disk_usage),
+            Route("POST", "/system/check", self.check),
             Route("GET", "/plugins", self.plugins),
             *(Route("GET", f"/{path}", self.no_swarm) for path in _SWARM),
             *(
@@ -96,6 +99,16 @@ class SystemRoutes:
                 "BuildCache": [],
             }
         )
+
+    async def check(self, call: Call) -> web.StreamResponse:
+        """Not Docker's: looks at all stored content, `repair=1` fetches what is lost again."""
+        logins = registry_logins(call)
+        repair = call.flag("repair")
+
+        async def work(emit: Emit) -> None:
+            await self._engine.services.images.check(emit, repair=repair, logins=logins)
+
+        return await stream_progress(call, self._engine.services.tasks, "system check", work)
 
     def _images_with_users(self) -> list[dict[str, Any]]:
         services = self._engine.services

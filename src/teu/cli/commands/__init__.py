@@ -61,6 +61,7 @@ TABLE: tuple[Row, ...] = (
     ("volume prune", "", (), "prune", "Remove unused volumes"),
     ("volume rm", "", ("volume remove",), "volume", "Remove volumes"),
     ("volume update", "", (), "", "Change a cluster volume"),
+    ("system check", "", (), "check", "Find missing or damaged content, and repair it"),
     ("system df", "", (), "system", "Show disk usage"),
     ("system dial-stdio", "", (), "system", "Connect stdin and stdout to the daemon's socket"),
     ("system events", "events", (), "events", "Print what happens in the daemon, as it happens"),
