@@ -13,6 +13,7 @@ from teu.clock import now_ns
 from teu.content.blobs import BlobStore
 from teu.errors import EngineError
 from teu.image import helloworld, removal, views
+from teu.image.bootstrap import Bootstrapper, Plan
 from teu.image.catalog import Catalog
 from teu.image.checking import Checker
 from teu.image.download import Downloader, Registry
@@ -77,6 +78,9 @@ class ImageService:
         self._maker = Maker(self._stock)
         self._remover = Remover(self._catalog, users)
         self._manifests = Manifests(self._catalog, self._blobs, users)
+        self._bootstrapper = Bootstrapper(
+            data_root / "bootstrap", self.import_image, self.archive_tree
+        )
 
     async def start(self) -> None:
         """Reads all records and removes what a crash left half done. Layers that nobody uses any
@@ -85,6 +89,7 @@ class ImageService:
         known = {row.directory for row in self._catalog.layers().values()}
         await self._stock.in_thread(self._layers.clean, known)
         await self._stock.in_thread(self._blobs.clean)
+        await self._stock.in_thread(self._bootstrapper.clean)
 
     async def close(self) -> None:
         """Waits for file work under way; closes connections to registries."""
@@ -276,6 +281,11 @@ class ImageService:
         self._tell_names(image, name)
         self._tell_of("import", image)
         return image
+
+    async def bootstrap(self, plan: Plan, progress: Progress) -> Image:
+        """A base image out of the host's package mirror. Raises: InvalidParameter,
+        SystemFailure."""
+        return await self._bootstrapper.run(plan, progress)
 
     async def commit(
         self,

@@ -16,6 +16,7 @@ from teu.api.headers import HEADERS
 from teu.api.progress import Emit, stream_progress
 from teu.api.router import Route
 from teu.errors import InvalidParameter, NotImplementedYet
+from teu.image.bootstrap import Plan
 from teu.image.fetch import fetch
 from teu.model.config import ContainerConfig
 
@@ -35,6 +36,7 @@ class ImageRoutes:
             Route("POST", "/images/create", self.create),
             Route("POST", "/images/load", self.load),
             Route("POST", "/images/prune", self.prune),
+            Route("POST", "/images/bootstrap", self.bootstrap),
             Route("GET", "/images/search", self.search),
             Route("GET", "/images/get", self.save_many),
             Route("GET", "/images/{name:path}/json", self.inspect),
@@ -118,6 +120,21 @@ class ImageRoutes:
             emit({"status": image.id})
 
         return await stream_progress(call, self._tasks, "import", work)
+
+    async def bootstrap(self, call: Call) -> web.StreamResponse:
+        """Not Docker's: a base image out of the host's package mirror."""
+        plan = Plan(
+            source=call.text("source"),
+            name=call.text("name"),
+            mirror=call.text("mirror"),
+            variant=call.text("variant") or "minbase",
+            include=call.text("include"),
+        )
+
+        async def work(emit: Emit) -> None:
+            await self._images.bootstrap(plan, emit)
+
+        return await stream_progress(call, self._tasks, f"bootstrap {plan.source}", work)
 
     async def load(self, call: Call) -> web.StreamResponse:
         async def work(emit: Emit) -> None:

@@ -36,6 +36,7 @@ TABLE: tuple[Row, ...] = (
     ("container unpause", "unpause", (), "lifecycle", "Let frozen containers go on"),
     ("container update", "update", (), "changes", "Change limits of containers"),
     ("container wait", "wait", (), "lifecycle", "Wait until containers stop, print exit codes"),
+    ("image bootstrap", "", (), "bootstrap", "Make a base image from the host's package mirror"),
     ("image build", "build", (), "", "Build an image from a Dockerfile"),
     ("image history", "history", (), "history", "Show how an image was made"),
     ("image import", "import", (), "archive", "Make an image from a tar archive of a file system"),
