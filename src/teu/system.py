@@ -1,6 +1,7 @@
 """What the engine says of itself and its host: version, info, disk usage."""
 
 import asyncio
+import contextlib
 import os
 import platform
 from collections.abc import Callable
@@ -12,8 +13,10 @@ from teu import __version__, clock
 from teu.container.containers import Containers
 from teu.container.looks import Looks
 from teu.container.services import Services
+from teu.events import EventBus
 from teu.model.container import Status
 from teu.runtime.service import RuntimeService
+from teu.sys.mounts import filesystem_of
 
 API_VERSION = "1.51"
 MIN_API_VERSION = "1.24"
@@ -37,11 +40,24 @@ class About:
     warnings: list[str] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class DiskUsage:
+    """Bytes. `containers`: id -> (rw layer, rw layer and image)."""
+
+    containers: dict[str, tuple[int, int]] = field(default_factory=dict)
+    logs: dict[str, int] = field(default_factory=dict)
+    volumes: dict[str, int] = field(default_factory=dict)
+    layers: int = 0
+
+
 class System:
     """`about` is called for each answer, as a reload changes it."""
 
-    def __init__(self, services: Services, looks: Looks, about: Callable[[], About]) -> None:
+    def __init__(
+        self, services: Services, looks: Looks, events: EventBus, about: Callable[[], About]
+    ) -> None:
         self._services = services
+        self._events = events
         self._looks = looks
         self._about = about
 
@@ -89,7 +105,13 @@ class System:
             **_host_facts(),
             **_cgroup_facts(self._services.runtime),
             "Driver": "overlay2",
-            "DriverStatus": [["Backing Filesystem", "extfs"], ["Native Overlay Diff", "true"]],
+            "DriverStatus": [
+                ["Backing Filesystem", filesystem_of(about.data_root)],
+                ["Supports d_type", "true"],
+                ["Using metacopy", "false"],
+                ["Native Overlay Diff", "true"],
+                ["userxattr", "false"],
+            ],
             "DockerRootDir": str(about.data_root),
             "Debug": about.debug,
             "Labels": about.labels,
@@ -104,7 +126,7 @@ class System:
             "RegistryConfig": _registry_config(about),
             "Runtimes": {name: {"path": path} for name, path in about.runtimes.items()},
             "DefaultRuntime": about.default_runtime,
-            "InitBinary": os.path.basename(about.init_path),
+            "InitBinary": os.path.basename(about.init_path) or "docker-init",
             "SecurityOptions": self._services.runtime.security_options(),
             "DefaultAddressPools": [{"Base": b, "Size": s} for b, s in about.address_pools],
             "Swarm": {
@@ -126,7 +148,8 @@ class System:
             "ContainerdCommit": {"ID": ""},
             "RuncCommit": {"ID": ""},
             "InitCommit": {"ID": ""},
-            "Warnings": about.warnings or None,
+            "NEventsListener": self._events.listeners,
+            "Warnings": [*_missing_limits(self._services.runtime), *about.warnings] or None,
         }
 
     def _counts(self) -> dict[str, int]:
@@ -139,16 +162,28 @@ class System:
             "Images": self._services.images.count(),
         }
 
-    async def disk_usage(self) -> dict[str, Any]:
-        """`GET /system/df`, without the shapes of containers and images (the routes add them)."""
-        sizes = {}
-        for container in self._services.containers:
-            sizes[container.id] = await self._looks.sizes(container)
-        volumes = {}
-        for volume in self._services.volumes.all():
-            volumes[volume.name] = await self._services.volumes.size(volume.name)
-        layers = await asyncio.to_thread(self._services.images.layers_size)
-        return {"containers": sizes, "volumes": volumes, "layers": layers}
+    async def disk_usage(self, kinds: frozenset[str]) -> DiskUsage:
+        """What `GET /system/df` adds up, for the kinds asked (`container`, `image`, `volume`)."""
+        usage = DiskUsage()
+        if "container" in kinds:
+            for container in self._services.containers:
+                usage.containers[container.id] = await self._looks.sizes(container)
+                usage.logs[container.id] = await asyncio.to_thread(self._log_bytes, container.id)
+        if "volume" in kinds:
+            for volume in self._services.volumes.all():
+                usage.volumes[volume.name] = await self._services.volumes.size(volume.name)
+        if "image" in kinds:
+            usage.layers = await asyncio.to_thread(self._services.images.layers_size)
+        return usage
+
+    def _log_bytes(self, container_id: str) -> int:
+        """The log with its rotated files."""
+        log = self._services.paths.log_file(container_id)
+        total = 0
+        for file in log.parent.glob(f"{log.name}*"):
+            with contextlib.suppress(OSError):  # rotated away meanwhile
+                total += file.stat().st_size
+        return total
 
 
 def architecture() -> str:
@@ -177,10 +212,9 @@ def _host_facts() -> dict[str, Any]:
         "SystemTime": clock.format_ns(clock.now_ns()),
         "NFd": len(os.listdir("/proc/self/fd")),
         "NGoroutines": len(asyncio.all_tasks()),
-        "NEventsListener": 0,
         "IPv4Forwarding": _is_on("/proc/sys/net/ipv4/ip_forward"),
-        "BridgeNfIptables": False,
-        "BridgeNfIp6tables": False,
+        "BridgeNfIptables": _is_on("/proc/sys/net/bridge/bridge-nf-call-iptables"),
+        "BridgeNfIp6tables": _is_on("/proc/sys/net/bridge/bridge-nf-call-ip6tables"),
     }
 
 
@@ -198,6 +232,23 @@ def _cgroup_facts(runtime: RuntimeService) -> dict[str, Any]:
         "PidsLimit": facts.pids,
         "OomKillDisable": facts.oom_kill_disable,
     }
+
+
+def _missing_limits(runtime: RuntimeService) -> list[str]:
+    """Docker's warnings about limits that this host cannot set."""
+    facts = runtime.facts
+    missing = [
+        (facts.memory, "memory limit"),
+        (facts.swap, "swap limit"),
+        (facts.oom_kill_disable or runtime.cgroups.unified, "oom kill disable"),
+        (facts.pids, "pids limit"),
+        (facts.cpu_quota, "cpu cfs quota"),
+        (facts.cpu_quota, "cpu cfs period"),
+        (facts.cpu_shares, "cpu shares"),
+        (facts.cpuset, "cpuset"),
+        (facts.blkio_throttle, "blkio throttle"),
+    ]
+    return [f"WARNING: No {what} support" for there, what in missing if not there]
 
 
 def _registry_config(about: About) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def say(*words: object) -> None:
 
 
 async def main(step: str, spec_path: Path) -> None:
-    service = ShimService()
+    service = ShimService(spec_path.parents[1] / "rehearsal")
     await service.start()
     spec = msgspec.json.decode(spec_path.read_bytes(), type=LaunchSpec, dec_hook=_decode)
     if step == "exec":

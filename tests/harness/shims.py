@@ -207,7 +207,7 @@ def run(box: Box, scenario: Callable[[ShimService], Awaitable[None]]) -> None:
     """Runs an async scenario with a started service, which is closed afterwards."""
 
     async def main() -> None:
-        service = ShimService()
+        service = ShimService(box.base / "rehearsal")
         await service.start()
         try:
             async with asyncio.timeout(3 * LIMIT_S):

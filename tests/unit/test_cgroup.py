@@ -203,3 +203,20 @@ def test_host_without_any(tmp_path: Path) -> None:
     assert nothing.frozen("/x") is None
     assert nothing.usage("/x") == Usage()
     assert not HostFacts.detect(nothing).memory
+
+
+def test_rejoin_moves_the_process_to_where_it_is(tmp_path: Path) -> None:
+    before = Path("/proc/self/cgroup").read_text()
+    names, path = before.splitlines()[-1].split(":")[1:]
+    controller = names.partition(",")[0] or "cgroup.procs"
+    write(tmp_path, {f"{path.lstrip('/') or '.'}/cgroup.procs": ""})
+    Cgroups(not names, {controller: tmp_path}).rejoin()
+    assert (tmp_path / path.lstrip("/") / "cgroup.procs").read_text() == "0"
+    Cgroups.detect().rejoin()
+    assert Path("/proc/self/cgroup").read_text() == before
+
+
+def test_rejoin_is_content_where_there_is_no_group(tmp_path: Path) -> None:
+    Cgroups(False, {}).rejoin()
+    Cgroups(True, {"cgroup.procs": tmp_path / "gone"}).rejoin()
+    assert not (tmp_path / "gone").exists()

@@ -1,18 +1,27 @@
 """One API call as a handler sees it: path parameters, query, body, version."""
 
+import asyncio
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
 
+from teu.api.decode import INT64, decode
 from teu.errors import InvalidParameter
 
 T = TypeVar("T")
 Filters = dict[str, list[str]]
 _FALSE = frozenset({"", "0", "no", "false", "none"})
 BODY_LIMIT_BYTES = 16 << 20
+CHUNK_BYTES = 1 << 18
+STALL_LIMIT_LOCAL_S = 0.9  # a JSON body is sent in one go; over a network packets may get lost
+STALL_LIMIT_REMOTE_S = 10.0
+_JSON = "application/json"
+_TOO_LARGE = "request body is too large (16 MiB at most)"
+_NUMBER = re.compile(r"[+-]?[0-9]{1,30}")
 
 
 class Call:
@@ -41,12 +50,15 @@ class Call:
         value = self.query.get(name, "")
         if not value:
             return None
-        try:
-            return int(value)
-        except ValueError:
+        if not _NUMBER.fullmatch(value):
             raise InvalidParameter(
-                f'strconv.Atoi: parsing "{value}": invalid syntax (parameter {name})'
-            ) from None
+                f'strconv.Atoi: parsing "{value[:64]}": invalid syntax (parameter {name})'
+            )
+        if (number := int(value)) not in INT64:
+            raise InvalidParameter(
+                f'strconv.Atoi: parsing "{value}": value out of range (parameter {name})'
+            )
+        return number
 
     def values(self, name: str) -> list[str]:
         """All values of a repeated parameter."""
@@ -74,27 +86,63 @@ class Call:
         return result
 
     async def body(self, kind: type[T]) -> T:
-        """The JSON body as `kind`. Raises: InvalidParameter naming the field."""
+        """The JSON body as `kind`; without one, its defaults.
+
+        Raises: InvalidParameter naming the field, or the content type that is not JSON.
+        """
         data = await self.raw_body()
         if not data.strip():
-            data = b"{}"
-        try:
-            return msgspec.json.decode(data, type=kind)
-        except msgspec.ValidationError as error:
-            raise InvalidParameter(f"invalid request body: {error}") from None
-        except msgspec.DecodeError as error:
-            raise InvalidParameter(f"invalid JSON: {error}") from None
+            return decode(b"{}", kind)
+        content_type = self.request.headers.get("Content-Type", "")
+        if content_type.partition(";")[0].strip().lower() != _JSON:
+            raise InvalidParameter(
+                f"unsupported Content-Type header ({content_type}): must be '{_JSON}'"
+            )
+        return decode(data, kind)
 
     async def raw_body(self) -> bytes:
-        """Raises: InvalidParameter over BODY_LIMIT_BYTES."""
+        """The whole body. Raises: InvalidParameter over BODY_LIMIT_BYTES, or when it is cut short
+        or stops arriving."""
+        if (self.request.content_length or 0) > BODY_LIMIT_BYTES:
+            raise InvalidParameter(_TOO_LARGE)
+        content = self.request.content
         chunks: list[bytes] = []
         size = 0
-        async for chunk in self.request.content.iter_any():
+        while not content.at_eof():
+            chunk = await self._next_chunk()
             size += len(chunk)
             if size > BODY_LIMIT_BYTES:
-                raise InvalidParameter("request body is too large (16 MiB at most)")
+                raise InvalidParameter(_TOO_LARGE)
             chunks.append(chunk)
         return b"".join(chunks)
+
+    async def _next_chunk(self) -> bytes:
+        limit_s = STALL_LIMIT_LOCAL_S if _is_local(self.request) else STALL_LIMIT_REMOTE_S
+        try:
+            async with asyncio.timeout(limit_s):
+                return await self.request.content.readany()
+        except TimeoutError:
+            raise InvalidParameter(
+                f"the request's body stopped arriving: nothing came for {limit_s:g} s"
+            ) from None
+        except web.RequestPayloadError as error:
+            raise InvalidParameter(f"the request's body is broken: {error}") from error
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """A body of any size, piece by piece, as fast as the client sends it.
+
+        Raises: InvalidParameter when it is cut short or its framing is broken.
+        """
+        try:
+            async for chunk in self.request.content.iter_chunked(CHUNK_BYTES):
+                yield chunk
+        except web.RequestPayloadError as error:
+            raise InvalidParameter(f"the request's body is broken: {error}") from error
+
+
+def _is_local(request: web.BaseRequest) -> bool:
+    transport = request.transport
+    return transport is not None and isinstance(transport.get_extra_info("sockname"), str)
 
 
 def check_filters(filters: Filters, known: frozenset[str]) -> None:

@@ -6,6 +6,7 @@ from teu.container.archive import Archives
 from teu.container.commit import Committer
 from teu.container.create import Creator
 from teu.container.exec import Execs
+from teu.container.health import HealthMonitor
 from teu.container.lifecycle import Lifecycle
 from teu.container.listing import Listing
 from teu.container.looks import Looks
@@ -17,6 +18,7 @@ from teu.container.stats import Stats
 from teu.container.streams import Streams
 from teu.container.update import Updater
 from teu.events import EventBus
+from teu.registry.client import RegistryClient
 from teu.system import System
 
 
@@ -37,4 +39,6 @@ class Engine:
     archives: Archives
     rootfs: RootFilesystems
     updater: Updater
+    health: HealthMonitor
     system: System
+    registry: RegistryClient

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from teu.api import status
 from teu.api.call import Call, answer
@@ -12,6 +12,7 @@ from teu.api.headers import HEADERS
 from teu.api.router import Route, Router, split_version
 from teu.errors import EngineError, NotFound
 
+CONTINUE = f"HTTP/1.1 {status.CONTINUE} Continue\r\n\r\n".encode()
 log = logging.getLogger(__name__)
 
 
@@ -50,6 +51,9 @@ class ApiServer:
                 f"{route.minimum[0]}.{route.minimum[1]}, but the client speaks "
                 f"{version[0]}.{version[1]}"
             )
+        if "Expect" in request.headers and request.version >= HttpVersion11:
+            await request.writer.write(CONTINUE)
+            request.writer.output_size = 0  # no part of the answer
         return await route.handler(Call(request, params, version))
 
     def _no_route(self, path: str) -> web.Response:

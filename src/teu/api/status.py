@@ -7,6 +7,7 @@ from teu import errors
 OK: Final = 200
 CREATED: Final = 201
 NO_CONTENT: Final = 204
+CONTINUE: Final = 100
 SWITCHING_PROTOCOLS: Final = 101
 NOT_FOUND: Final = 404
 METHOD_NOT_ALLOWED: Final = 405

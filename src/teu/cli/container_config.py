@@ -72,9 +72,9 @@ _HOST_FIELDS = {
 }  # fmt: skip
 _RARE = frozenset(
     "annotation cap-add cap-drop device env-file expose gpus health-cmd health-interval "
-    "health-retries health-start-interval health-start-period health-timeout label-file log-driver "
-    "log-opt mount no-healthcheck publish restart runtime security-opt stop-signal storage-opt "
-    "sysctl tmpfs ulimit volume use-api-socket".split()
+    "health-on-failure health-retries health-start-interval health-start-period health-timeout "
+    "label-file log-driver log-opt mount no-healthcheck publish restart runtime security-opt "
+    "stop-signal storage-opt sysctl tmpfs ulimit volume use-api-socket".split()
 )
 _NETWORK = frozenset("network network-alias ip ip6 mac-address link-local-ip link".split())
 _MODES = {"pid": "PID", "uts": "UTS", "userns": "USER", "cgroupns": "CGROUP"}

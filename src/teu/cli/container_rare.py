@@ -32,6 +32,7 @@ def apply(options: Options, config: dict[str, Any], host: dict[str, Any]) -> Non
     _capabilities(options, host)
     _tables(options, config, host)
     _health(options, config)
+    _health_action(options, host)
 
 
 def _volumes(options: Options, config: dict[str, Any], host: dict[str, Any]) -> None:
@@ -232,3 +233,9 @@ def _health(options: Options, config: dict[str, Any]) -> None:
         health = {"Test": ["NONE"]}
     if health:
         config["Healthcheck"] = health
+
+
+def _health_action(options: Options, host: dict[str, Any]) -> None:
+    """Not a field of Docker's API, so it travels as an annotation."""
+    if action := options.text("health-on-failure"):
+        host["Annotations"] = {**host.get("Annotations", {}), "teu.health-on-failure": action}

@@ -13,8 +13,8 @@ import tarfile
 from teu.cli.commands.context import default_meta
 from teu.cli.contexts import DEFAULT, ContextStore, check_name
 from teu.cli.jsontext import dumps, loads
-from teu.cli.quoting import quote
 from teu.cli.session import Failure
+from teu.template.quoting import quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

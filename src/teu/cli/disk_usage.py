@@ -113,7 +113,7 @@ def _since(row: _CacheRow, name: str) -> str:
 
 
 def _at(row: _CacheRow, name: str) -> str:
-    from teu.cli.template.values import Time
+    from teu.template.values import Time
 
     text = row.data.get(name)
     return str(Time(text)) if text else ""
@@ -249,8 +249,8 @@ def _image_rows(images: list[dict[str, Any]], full: bool) -> Iterable[ImageRow]:
 
 
 def _through_template(body: str, rows: dict[str, tuple[Listing, list[Any]]]) -> str:
-    from teu.cli.template import TemplateError
-    from teu.cli.template.values import Record
+    from teu.template import TemplateError
+    from teu.template.values import Record
 
     data = {
         name: [Record(listing.type, listing.methods, row) for row in found]

@@ -37,7 +37,8 @@ _RUN = (
     (
         "Life cycle and health",
         ("init", "stop-signal", "stop-timeout", "health-cmd", "health-interval", "health-timeout",
-         "health-retries", "health-start-period", "health-start-interval", "no-healthcheck"),
+         "health-retries", "health-start-period", "health-start-interval", "health-on-failure",
+         "no-healthcheck"),
     ),
     ("Logs and labels", ("log-driver", "log-opt", "label", "label-file", "annotation")),
 )  # fmt: skip

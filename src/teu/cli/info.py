@@ -225,7 +225,7 @@ def _user_name(session: Session) -> str:
 
 def _through_template(session: Session, form: str) -> int:
     from teu.cli.shapes import BOOK
-    from teu.cli.template import TemplateError, parse
+    from teu.template import TemplateError, parse
 
     try:
         template = parse("{{json .}}" if form == "json" else form)
@@ -252,7 +252,7 @@ def _through_template(session: Session, form: str) -> int:
 def _needs_server(form: str, data: dict[str, Any]) -> bool:
     """False when the template uses only what the client knows."""
     from teu.cli.shapes import BOOK
-    from teu.cli.template import TemplateError, parse
+    from teu.template import TemplateError, parse
 
     if form == "json" or not any(form[at + 1 : at + 2].isalpha() for at in _dots(form)):
         return True

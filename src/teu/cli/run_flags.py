@@ -48,6 +48,7 @@ CREATE_FLAGS = (
     Flag("group-add", "", "list", "Join an additional group"),
     Flag("health-cmd", "", "string", "Command that checks the container's health"),
     Flag("health-interval", "", "duration", "Time between checks (ms|s|m|h)", default=0),
+    Flag("health-on-failure", "", "string", "When unhealthy: none, kill, restart or stop"),
     Flag("health-retries", "", "int", "Failures in a row that mean unhealthy", default=0),
     Flag("health-start-interval", "", "duration", "Interval at start", default=0, since="1.44"),
     Flag("health-start-period", "", "duration", "Time in which failures do not count", default=0),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
-    from teu.cli.template import Template
+    from teu.template import Template
 
     Method = Callable[..., Any]
 
@@ -91,7 +91,7 @@ def _plain_parts(listing: Listing, body: str) -> tuple[list[str], list[str]] | N
 def _shown(value: Any) -> str:
     if isinstance(value, str):
         return value
-    from teu.cli.template.printing import text_of
+    from teu.template.printing import text_of
 
     return text_of(value)
 
@@ -106,8 +106,8 @@ def _fill(texts: Sequence[str], values: Sequence[str]) -> str:
 def _through_template(
     listing: Listing, rows: Iterable[Any], body: str, is_table: bool
 ) -> tuple[list[str], str]:
-    from teu.cli.template import TemplateError
-    from teu.cli.template.values import Record
+    from teu.template import TemplateError
+    from teu.template.values import Record
 
     template = parse_format(body)
     try:
@@ -119,7 +119,7 @@ def _through_template(
 
 def parse_format(body: str) -> Template:
     """The template. Raises: Failure with Docker's text."""
-    from teu.cli.template import TemplateError, parse
+    from teu.template import TemplateError, parse
 
     try:
         return parse(body)
@@ -128,9 +128,9 @@ def parse_format(body: str) -> Template:
 
 
 def _head(listing: Listing, template: Template) -> str:
-    from teu.cli.template import TemplateError
-    from teu.cli.template.functions import HEADER_FUNCTIONS
-    from teu.cli.template.values import Header
+    from teu.template import TemplateError
+    from teu.template.functions import HEADER_FUNCTIONS
+    from teu.template.values import Header
 
     parts: list[str] = []
     try:

@@ -30,6 +30,7 @@ class Container:
     pending: list[Client] = field(default_factory=list)
     teardown: asyncio.Task[None] | None = None
     restart: asyncio.Task[None] | None = None
+    health_watch: asyncio.Task[None] | None = None
     exec_ids: list[str] = field(default_factory=list)
     stopping: bool = False  # a stop or kill is under way: the restart policy must not act
     fast_failures: int = 0  # exits since the last run of 10 s and more: the restart delay doubles

@@ -165,8 +165,10 @@ class Containers:
 
     # --- telling -------------------------------------------------------------------------
 
-    def tell(self, container: Container, action: str, **attributes: str) -> None:
-        """Publishes an event of the container."""
+    def tell(
+        self, container: Container, action: str, *, lasting: bool = True, **attributes: str
+    ) -> None:
+        """Publishes an event of the container; see EventBus.publish for `lasting`."""
         record = container.record
         labels = record.config.labels or {}
         self._events.publish(
@@ -174,6 +176,7 @@ class Containers:
             action,
             record.id,
             {**labels, "image": record.config.image, "name": record.name, **attributes},
+            lasting=lasting,
         )
 
     def in_status(self, *statuses: Status) -> list[Container]:

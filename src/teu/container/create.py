@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from teu import clock, ids
 from teu.container import state
 from teu.container.container import Container
+from teu.container.healthcheck import check_health, merged
 from teu.container.logconfig import check_log
 from teu.container.mounts import MountResolver
 from teu.container.rootfs import RootFilesystems
@@ -81,6 +82,7 @@ class Creator:
             services.containers.save(container)
             tx.commit()
         services.containers.tell(container, "create")
+        services.runtime.foresee_start()
         return Created(container, warnings)
 
     def _undo_record(self, container: Container) -> None:
@@ -177,6 +179,7 @@ class Creator:
 
     def _check(self, host: HostConfig, request: CreateRequest) -> list[str]:
         check_config(request.config)
+        check_health(request.config, host)
         self._check_links(host)
         check_restart(host)
         check_log(host.log_config)
@@ -236,8 +239,7 @@ def merge_image_config(asked: ContainerConfig, image: ContainerConfig | None) ->
     config.user = config.user or image.user
     config.working_dir = config.working_dir or image.working_dir
     config.stop_signal = config.stop_signal or image.stop_signal
-    if config.healthcheck is None or not config.healthcheck.test:
-        config.healthcheck = config.healthcheck or image.healthcheck
+    config.healthcheck = merged(asked.healthcheck, image.healthcheck)
     config.shell = config.shell or image.shell
     config.on_build = None
     return config

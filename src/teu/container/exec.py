@@ -87,6 +87,7 @@ class Execs:
         command = [config.cmd] if isinstance(config.cmd, str) else list(config.cmd or [])
         if not command:
             raise InvalidParameter("No exec command specified")
+        self._services.runtime.foresee_start()
         item = Exec(ids.new_id(), container, config, command)
         self._execs[item.id] = item
         container.exec_ids.append(item.id)
@@ -197,7 +198,9 @@ class Execs:
             self._execs.pop(self._finished.pop(0), None)
 
     def _tell(self, item: Exec, action: str, **attributes: str) -> None:
-        self._services.containers.tell(item.container, action, execID=item.id, **attributes)
+        self._services.containers.tell(
+            item.container, action, lasting=True, execID=item.id, **attributes
+        )
 
 
 def _write_error(fd: int, message: str, *, multiplexed: bool) -> None:

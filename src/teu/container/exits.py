@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from teu import clock
 from teu.container import state
 from teu.container.container import Container, Outcome
+from teu.container.health import HealthMonitor
 from teu.container.removal import Remover
 from teu.container.services import Services
 from teu.errors import EngineError
@@ -59,9 +60,10 @@ def restart_delay_s(fast_failures: int) -> float:
 class Exits:
     """`start` is the life cycle's, for restarts (a cycle that the composition root closes)."""
 
-    def __init__(self, services: Services, remover: Remover) -> None:
+    def __init__(self, services: Services, remover: Remover, health: HealthMonitor) -> None:
         self._services = services
         self._remover = remover
+        self._health = health
         self.start: Callable[[Container], Awaitable[None]] = _unset
 
     def exited(self, container: Container, status: ExitStatus) -> None:
@@ -77,6 +79,7 @@ class Exits:
         if status.oom_killed:
             self._services.containers.tell(container, "oom")
         again = not container.stopping and wants_restart(record, status.exit_code)
+        self._health.suspend(container)
         state.move(record, Status.RESTARTING if again else Status.EXITED)
         self._services.containers.save(container)
         duration_s = max(0, record.finished_ns - record.started_ns) // 1_000_000_000

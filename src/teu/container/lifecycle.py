@@ -13,6 +13,7 @@ from functools import partial
 from teu.container import state
 from teu.container.container import Container, Outcome
 from teu.container.exits import REMOVE, REMOVE_VOLUMES, RESTART, Exits
+from teu.container.health import HealthMonitor
 from teu.container.mounts import make_sources
 from teu.container.removal import RemovalInProgress, Remover
 from teu.container.services import Services
@@ -37,12 +38,21 @@ log = logging.getLogger(__name__)
 class Lifecycle:
     """The changes of one container's status."""
 
-    def __init__(self, services: Services, setup: Setup, exits: Exits, remover: Remover) -> None:
+    def __init__(
+        self,
+        services: Services,
+        setup: Setup,
+        exits: Exits,
+        remover: Remover,
+        health: HealthMonitor,
+    ) -> None:
         self._services = services
         self._setup = setup
         self._exits = exits
         self._remover = remover
+        self._health = health
         exits.start = self.start_locked
+        health.act = self.act_on_failure
 
     # --- start ---------------------------------------------------------------------------
 
@@ -72,6 +82,7 @@ class Lifecycle:
         if container.teardown is not None:
             await asyncio.wait([container.teardown])
             container.teardown = None
+        self._services.runtime.foresee_start()
         container.stopping = False
         state.move(record, Status.STARTING)
         record.error = ""
@@ -102,6 +113,7 @@ class Lifecycle:
         record.finished_ns = 0
         record.exit_code = 0
         container.shim = shim
+        self._health.begin(container)
         self._services.containers.save(container)
         self._services.containers.tell(container, "start")
 
@@ -233,6 +245,18 @@ class Lifecycle:
             self._intend(container, "")
         self._services.containers.tell(container, "restart")
 
+    async def act_on_failure(self, container: Container, action: str) -> None:
+        """What `health-on-failure` asks for. After `kill` the restart policy decides; a container
+        that was stopped stays so."""
+        with contextlib.suppress(NotModified, Conflict):  # it ended, or is being removed, meanwhile
+            match action:
+                case "kill":
+                    self._signal(container, signal.SIGKILL)
+                case "stop":
+                    await self.stop(container)
+                case "restart":
+                    await self.restart(container)
+
     # --- pause ---------------------------------------------------------------------------
 
     async def pause(self, container: Container) -> None:
@@ -241,6 +265,7 @@ class Lifecycle:
             if container.record.status is Status.PAUSED:
                 raise Conflict(f"container {container.id} is already paused")
             await self._services.runtime.pause(container.record)
+            self._health.suspend(container)
             self._moved(container, Status.PAUSED, "pause")
 
     async def unpause(self, container: Container) -> None:
@@ -249,6 +274,7 @@ class Lifecycle:
                 raise Conflict(f"container {container.id} is not paused")
             await self._services.runtime.resume(container.record)
             self._moved(container, Status.RUNNING, "unpause")
+            self._health.resume(container)
 
     def _moved(self, container: Container, status: Status, action: str) -> None:
         if not container.running:  # it ended meanwhile: that is recorded already

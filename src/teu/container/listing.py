@@ -6,6 +6,7 @@ from functools import partial
 from teu.container import state
 from teu.container.container import Container
 from teu.container.containers import Containers
+from teu.container.healthcheck import STATUSES, status_of
 from teu.errors import InvalidParameter
 from teu.image.service import ImageService
 from teu.model.container import ContainerRecord, Status
@@ -42,7 +43,7 @@ class Listing:
             "network": _network_matches,
             "publish": _publish_matches,
             "expose": _expose_matches,
-            "health": lambda r, values: "none" in values,
+            "health": lambda r, values: status_of(r) in values,
             "is-task": lambda r, values: "false" in [v.lower() for v in values],
             "isolation": lambda r, values: True,
         }
@@ -55,6 +56,9 @@ class Listing:
         for status in filters.get("status", ()):
             if status not in _STATUSES:
                 raise InvalidParameter(f"invalid filter 'status={status}'")
+        for health in filters.get("health", ()):
+            if health not in STATUSES:
+                raise InvalidParameter(f"invalid filter 'health={health}'")
         everything = all_ or limit > 0 or bool({"status", "exited"} & filters.keys())
         chosen: Iterable[Container] = (
             c

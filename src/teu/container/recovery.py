@@ -21,6 +21,7 @@ from teu import clock
 from teu.container import state
 from teu.container.container import Container
 from teu.container.exits import REMOVE, REMOVE_VOLUMES, RESTART, Exits, wants_start_at_boot
+from teu.container.health import HealthMonitor
 from teu.container.lifecycle import Lifecycle
 from teu.container.removal import Remover
 from teu.container.rootfs import RootFilesystems
@@ -46,12 +47,14 @@ class Recovery:
         lifecycle: Lifecycle,
         exits: Exits,
         remover: Remover,
+        health: HealthMonitor,
     ) -> None:
         self._services = services
         self._rootfs = rootfs
         self._lifecycle = lifecycle
         self._exits = exits
         self._remover = remover
+        self._health = health
 
     async def run(self) -> None:
         """Reconciles every record with reality. One broken container never stops the others."""
@@ -144,6 +147,8 @@ class Recovery:
         container.shim = shim
         container.stopping = record.stopped_by_user
         self._services.containers.save(container)
+        if record.status is Status.RUNNING:
+            self._health.resume(container)
 
     def _ended(self, container: Container, status: ExitStatus | None) -> None:
         record = container.record

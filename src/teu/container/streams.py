@@ -15,7 +15,8 @@ from teu.runtime.shim import Client
 
 
 class LogOptions(Struct, kw_only=True):
-    """`tail` -1 is all; instants are epoch nanoseconds, 0 for open."""
+    """`tail` -1 is all; instants are epoch nanoseconds, 0 for open. `raw`: without frames, as the
+    log of a container with a terminal always is."""
 
     stdout: bool = True
     stderr: bool = True
@@ -25,6 +26,7 @@ class LogOptions(Struct, kw_only=True):
     since_ns: int = 0
     until_ns: int = 0
     tail: int = -1
+    raw: bool = False
 
 
 class Streams:
@@ -39,11 +41,11 @@ class Streams:
         A container that does not run yet keeps the client for its next start. With `logs` the
         client first gets what was logged; the log reader then also follows in the shim's place.
         """
-        if container.record.status is Status.PAUSED:
+        try:
+            self.check_attachable(container)
+        except Conflict:
             os.close(client.fd)
-            raise Conflict(
-                f"container {container.id} is paused, unpause the container before attach"
-            )
+            raise
         if logs:
             await self._attach_with_logs(container, client, live)
         elif not live:
@@ -54,8 +56,21 @@ class Streams:
             container.pending.append(client)
         self._services.containers.tell(container, "attach")
 
+    @staticmethod
+    def check_attachable(container: Container) -> None:
+        """Raises: Conflict with Docker's text for a container that takes no clients now."""
+        status, name = container.record.status, container.id
+        if status is Status.PAUSED:
+            raise Conflict(f"container {name} is paused, unpause the container before attach")
+        if status is Status.RESTARTING:
+            raise Conflict(
+                f"container {name} is restarting, wait until the container is running before attach"
+            )
+
     async def _attach_with_logs(self, container: Container, client: Client, live: bool) -> None:
-        options = LogOptions(stdout=client.stdout, stderr=client.stderr, follow=live)
+        options = LogOptions(
+            stdout=client.stdout, stderr=client.stderr, follow=live, raw=not client.multiplexed
+        )
         if live and client.stdin and container.shim is not None:
             stdin_only = Client(
                 fd=os.dup(client.fd),
@@ -89,7 +104,7 @@ class Streams:
                 follow=follow,
                 timestamps=options.timestamps,
                 details=options.details,
-                multiplexed=not record.config.tty,
+                multiplexed=not (record.config.tty or options.raw),
             ),
             fd,
         )

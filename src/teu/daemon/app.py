@@ -13,6 +13,7 @@ from aiohttp import web
 from teu import ids
 from teu.api.engine import Engine
 from teu.api.router import Route
+from teu.api.routes.absent import AbsentRoutes
 from teu.api.routes.archive import ArchiveRoutes
 from teu.api.routes.containers import ContainerRoutes
 from teu.api.routes.exec import ExecRoutes
@@ -27,6 +28,7 @@ from teu.container.containers import Containers
 from teu.container.create import Creator
 from teu.container.exec import Execs
 from teu.container.exits import Exits
+from teu.container.health import HealthMonitor
 from teu.container.lifecycle import Lifecycle
 from teu.container.listing import Listing
 from teu.container.looks import Looks
@@ -102,6 +104,7 @@ class Daemon:
             return
         services = self._engine.services
         self._engine.events.close()
+        await self._engine.health.close()
         await services.tasks.drain(self._config.shutdown_timeout_s)
         await services.shims.close()
         await services.networks.stop()
@@ -144,7 +147,7 @@ class Daemon:
                 VolumeStore(db), config.data_root / "volumes", containers.using_volume
             ),
             runtime=runtime,
-            shims=ShimService(),
+            shims=ShimService(config.exec_root / "rehearsal"),
             tasks=TaskOwner(),
         )
         return services, events
@@ -152,9 +155,10 @@ class Daemon:
     def _build_engine(self, services: Services, events: EventBus) -> tuple[Engine, Recovery]:
         rootfs = RootFilesystems(services.paths, services.images)
         remover = Remover(services, rootfs)
-        exits = Exits(services, remover)
+        health = HealthMonitor(services)
+        exits = Exits(services, remover, health)
         setup = Setup(services, rootfs, EtcFiles(network_config(self._config), services.networks))
-        lifecycle = Lifecycle(services, setup, exits, remover)
+        lifecycle = Lifecycle(services, setup, exits, remover, health)
         looks = Looks(services)
         engine = Engine(
             services=services,
@@ -172,9 +176,11 @@ class Daemon:
             rootfs=rootfs,
             archives=Archives(services, rootfs),
             updater=Updater(services),
-            system=System(services, looks, self._about),
+            health=health,
+            system=System(services, looks, events, self._about),
+            registry=self._registry,
         )
-        return engine, Recovery(services, rootfs, lifecycle, exits, remover)
+        return engine, Recovery(services, rootfs, lifecycle, exits, remover, health)
 
     def _engine_id(self) -> str:
         assert self._db is not None
@@ -233,5 +239,6 @@ def _routes(engine: Engine) -> list[Route]:
         NetworkRoutes(engine),
         VolumeRoutes(engine),
         SystemRoutes(engine),
+        AbsentRoutes(),
     )
     return [route for group in groups for route in group.routes()]

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from teu.daemon.listeners import BACKLOG, Listener
+from teu.daemon.protocol import ConnectionServer
 
 KEEPALIVE_S = 600.0  # clients poll over one connection; an idle one costs a few KiB
 HANDSHAKE_LIMIT_S = 10.0
@@ -26,7 +27,7 @@ class HttpServer:
     """Owns the listeners once started."""
 
     def __init__(self, handler: Handler, listeners: list[Listener]) -> None:
-        protocols = web.Server(
+        protocols = ConnectionServer(
             handler,
             handler_cancellation=True,
             access_log=None,

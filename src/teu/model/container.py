@@ -46,6 +46,24 @@ class MountPoint(Struct, kw_only=True):
     labels: dict[str, str] = field(default_factory=dict)  # of a volume made for this mount
 
 
+class HealthResult(Struct, kw_only=True):
+    """One probe: exit code (-1: it could not run, or took too long) and its output, cut short."""
+
+    start_ns: int
+    end_ns: int
+    exit_code: int
+    output: str = ""
+
+
+class Health(Struct, kw_only=True):
+    """`status`: starting, healthy or unhealthy. `failing_streak`: failures since the last success.
+    `log`: the last results, oldest first."""
+
+    status: str
+    failing_streak: int = 0
+    log: list[HealthResult] = field(default_factory=list)
+
+
 class ContainerRecord(Struct, kw_only=True):
     """One row of the `container` table. Instants are epoch nanoseconds, 0 for never."""
 
@@ -74,4 +92,5 @@ class ContainerRecord(Struct, kw_only=True):
     intent: str = ""  # what a change of several steps is for: `restart`, `remove`, `remove-volumes`
     stopped_by_user: bool = False  # `unless-stopped` looks at it after a restart of the daemon
     ports: dict[str, list[dict[str, str]]] = field(default_factory=dict)  # bound, as inspect shows
+    health: Health | None = None  # None: no health check, or never started
     sandbox: str = ""  # path of the network namespace; empty for host and container:X

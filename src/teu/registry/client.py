@@ -17,6 +17,7 @@ from teu.registry.auth import Credentials, credentials
 from teu.registry.config import Endpoint, RegistryConfig, endpoints
 from teu.registry.errors import manifest_error, parse_error
 from teu.registry.errors import request_error as refused
+from teu.registry.login import check_login
 from teu.registry.session import Sessions, WrongProtocol, is_retryable, shown, translated
 from teu.registry.upload import Uploader
 
@@ -63,6 +64,10 @@ class RegistryClient:
 
     async def close(self) -> None:
         await self._sessions.close()
+
+    async def login(self, server_address: str, auth: Mapping[str, Any]) -> None:
+        """Checks credentials with a registry. Raises: Unauthorized, RegistryUnreachable, …"""
+        await check_login(self._sessions, self._config, server_address, credentials(auth))
 
     async def manifest(
         self, name: Reference, auth: Mapping[str, Any] | None = None

@@ -62,6 +62,7 @@ class RuntimeService:
         self._cgroups = Cgroups(False, {})
         self._facts = HostFacts()
         self._runtimes = Runtimes(config)
+        self._foreseen: asyncio.Future[None] | None = None
         self._own_hostname = ""
         self._recursive_read_only = False
 
@@ -97,6 +98,12 @@ class RuntimeService:
     def _check_ulimits(self, config: RuntimeConfig) -> None:
         for limit in config.default_ulimits.values():
             limits.check_ulimit(limit, self._facts)
+
+    def foresee_start(self) -> None:
+        """To be called when a start or an exec will follow, most likely, within milliseconds: what
+        the kernel makes it wait for begins now, beside the preparations (see Cgroups.rejoin)."""
+        if self._foreseen is None or self._foreseen.done():
+            self._foreseen = asyncio.get_running_loop().run_in_executor(None, self._cgroups.rejoin)
 
     @property
     def cgroups(self) -> Cgroups:

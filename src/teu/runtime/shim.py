@@ -121,10 +121,10 @@ class ExecSpec(Struct):
 
 
 class ShimService:
-    """Starts and finds shims."""
+    """Starts and finds shims. `scratch`: see Zygote."""
 
-    def __init__(self) -> None:
-        self._zygote = Zygote()
+    def __init__(self, scratch: Path) -> None:
+        self._zygote = Zygote(scratch)
         self._tasks = TaskOwner()
         self._shims: set[Shim] = set()
 

@@ -20,9 +20,13 @@ log = logging.getLogger(__name__)
 
 
 class Zygote:
-    """`start` once, `fork` any number of times, `close`. A zygote that dies is replaced."""
+    """`start` once, `fork` any number of times, `close`. A zygote that dies is replaced.
 
-    def __init__(self) -> None:
+    `scratch`: a directory for its rehearsal, made when needed.
+    """
+
+    def __init__(self, scratch: Path) -> None:
+        self._scratch = scratch
         self._tasks = TaskOwner()
         self._process: Process | None = None
         self._control: socket.socket | None = None
@@ -76,7 +80,7 @@ class Zygote:
     def _spawn(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         program = Path(__file__).parents[1] / "shim" / "zygote.py"
-        argv = [sys.executable, "-I", "-S", str(program), str(theirs.fileno())]
+        argv = [sys.executable, "-I", "-S", str(program), str(theirs.fileno()), str(self._scratch)]
         with theirs:
             try:
                 self._process = spawn_daemon_child(argv, pass_fds=[theirs.fileno()])

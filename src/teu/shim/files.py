@@ -17,6 +17,9 @@ class Directory:
         self.path = path
         self.fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
+    def close(self) -> None:
+        os.close(self.fd)
+
     def reserve(self, name: str) -> None:
         """Takes the space of a later `write_json(name)`, which then works on a full disk too."""
         self._write(f".{name}.tmp", b" " * RESERVED_BYTES)

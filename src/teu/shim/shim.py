@@ -79,6 +79,8 @@ class Shim:
                     raise
         signal.set_wakeup_fd(-1)
         close_all(wake_fds)
+        if self._directory:
+            self._directory.close()
 
     def _done(self) -> bool:
         if self._status == "waiting":

@@ -1,4 +1,6 @@
-"""Forks shims and log readers: `python -I -S zygote.py FD`, FD a SOCK_SEQPACKET to the daemon.
+"""Forks shims and log readers: `python -I -S zygote.py FD SCRATCH`.
+
+FD is a SOCK_SEQPACKET to the daemon, SCRATCH a directory for the rehearsal only.
 
 Everything that they need is imported here, once, and the heap is frozen, so a fork takes a few
 hundred microseconds and most pages stay shared. Ends when the daemon closes FD; its children live
@@ -37,7 +39,7 @@ def main() -> None:
     os.chdir("/")
     os.umask(0o022)
     _set_name("teu-zygote")
-    rehearse()
+    rehearse(sys.argv[2])
     signal.signal(signal.SIGCHLD, functools.partial(_reap, os.getpid()))
     for number in _OUTLIVED:
         signal.signal(number, _nothing)

@@ -151,6 +151,24 @@ def is_mounted(path: Path) -> bool:
     return any(mounted.target == path for mounted in mounts_under(path))
 
 
+def mount_of(path: Path) -> MountInfo:
+    """The mount that a path lies on. Raises: SystemFailure when there is none (no /proc)."""
+    found: MountInfo | None = None
+    for mount in map(_parse, Path("/proc/self/mountinfo").read_text().splitlines()):
+        deeper = found is None or len(mount.target.parts) >= len(found.target.parts)
+        if deeper and path.is_relative_to(mount.target):  # a later mount hides an earlier one
+            found = mount
+    if found is None:
+        raise SystemFailure(f"no mount holds {path}: is /proc mounted?")
+    return found
+
+
+def filesystem_of(path: Path) -> str:
+    """The kind of file system, in Docker's words: `extfs`, `xfs`, `btrfs`, …"""
+    kind = mount_of(path).fstype
+    return "extfs" if kind in ("ext2", "ext3", "ext4") else kind
+
+
 def _parse(line: str) -> MountInfo:
     before, _, after = line.partition(" - ")
     fields = before.split(" ")

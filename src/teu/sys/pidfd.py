@@ -7,6 +7,9 @@ ticks since boot). Source: pidfd_open(2), pidfd_send_signal(2), proc_pid_stat(5)
 import contextlib
 import os
 import signal
+from collections.abc import Callable, Iterable
+
+_KILL_ROUNDS = 20
 
 
 def start_time(pid: int) -> int:
@@ -43,3 +46,34 @@ def send_signal(pid: int, started: int, number: int) -> bool:
         return False
     finally:
         os.close(fd)
+
+
+def kill_session(pid: int, list_pids: Callable[[], Iterable[int]]) -> None:
+    """Kills all processes in the session of `pid` that are listed, which is done again until none
+    is found: one may fork while another is being killed. Nothing if there is no such process."""
+    try:
+        session = os.getsid(pid)
+    except ProcessLookupError:
+        return
+    for _ in range(_KILL_ROUNDS):
+        if not any([_kill_member(pid, session) for pid in list_pids()]):
+            return
+
+
+def _kill_member(pid: int, session: int) -> bool:
+    """Whether it was one of them, alive until now."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            state, _, _, its_session, *_ = file.read().rpartition(b")")[2].split()
+        if int(its_session) != session or state in (b"Z", b"X"):
+            return False
+        signal.pidfd_send_signal(fd, signal.SIGKILL)
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    finally:
+        os.close(fd)
+    return True

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from teu.cli import filters, gojson, human
+from teu.cli import filters, human
 from teu.cli.commands.images import image_format, image_rows
 from teu.cli.commands.ps import ports_text
 from teu.cli.familiar import parts as familiar_parts
 from teu.cli.session import Failure
 from teu.cli.tables import Listing, plain_fields, render, tabulate
+from teu.template import gojson
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 

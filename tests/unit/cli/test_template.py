@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from teu.cli.shapes import BOOK
-from teu.cli.template import TemplateError, parse
-from teu.cli.template.values import Header, Record
+from teu.template import TemplateError, parse
+from teu.template.values import Header, Record
 
 FACTS = json.loads((Path(__file__).parent / "template_facts.json").read_text())
 VOLUME = BOOK.convert("volume.Volume", FACTS["data"])
@@ -72,7 +72,7 @@ def test_rows_escape_html_in_json_as_docker_does() -> None:
 
 
 def test_table_heads_keep_their_titles() -> None:
-    from teu.cli.template.functions import HEADER_FUNCTIONS
+    from teu.template.functions import HEADER_FUNCTIONS
 
     template = parse('{{upper .ID}} {{.Label "com.x.some-name"}} {{.Nope}}')
     head = template.execute(Header({"ID": "Container"}), functions=HEADER_FUNCTIONS)
@@ -208,6 +208,6 @@ def test_text_without_braces_is_printed_as_it_is(text: str) -> None:
     ),
 )
 def test_printf_never_fails(form: str, arguments: list[Any]) -> None:
-    from teu.cli.template.printf import sprintf
+    from teu.template.printf import sprintf
 
     assert isinstance(sprintf(form, arguments), str)

@@ -11,7 +11,6 @@ from teu.api.call import Call, answer
 from teu.api.engine import Engine
 from teu.api.headers import HEADERS
 from teu.api.router import Route
-from teu.api.routes.images import body_chunks
 from teu.container.changes import changes
 from teu.container.container import Container
 
@@ -58,7 +57,7 @@ class ArchiveRoutes:
         await self._engine.archives.put(
             self._get(call),
             call.text("path"),
-            body_chunks(call),
+            call.chunks(),
             keep_kinds=call.flag("noOverwriteDirNonDir"),
         )
         return web.Response(status=status.OK)

@@ -8,21 +8,23 @@ import msgspec
 from aiohttp import web
 
 from teu import clock
-from teu.api import status
+from teu.api import status, versions
 from teu.api.call import Call, answer
 from teu.api.engine import Engine
 from teu.api.headers import HEADERS
 from teu.api.hijack import MULTIPLEXED, RAW, Hijacked, stream_head, take_over, upgrade_head
 from teu.api.router import Route
+from teu.api.websocket import WebSocketRelay
 from teu.api.wire import containers as wire
 from teu.container.container import Container
 from teu.container.create import CreateRequest
 from teu.container.streams import LogOptions
-from teu.errors import InvalidParameter
+from teu.errors import InvalidParameter, NotImplementedYet
 from teu.model.config import ContainerConfig, HostConfig, NetworkingConfig
 from teu.runtime.shim import Client
 
 DETACH_KEYS = b"\x10\x11"
+_NOTHING = (b"", b"{}", b"null", b"{}\n", b"null\n")  # what clients send where there is no body
 _encode = msgspec.json.Encoder().encode
 
 
@@ -55,10 +57,11 @@ class ContainerRoutes:
             Route("POST", "/containers/{id}/unpause", self.unpause),
             Route("POST", "/containers/{id}/rename", self.rename),
             Route("POST", "/containers/{id}/attach", self.attach),
+            Route("GET", "/containers/{id}/attach/ws", self.attach_websocket),
             Route("POST", "/containers/{id}/resize", self.resize),
             Route("POST", "/containers/{id}/wait", self.wait),
             Route("DELETE", "/containers/{id}", self.remove),
-            Route("POST", "/containers/prune", self.prune),
+            Route("POST", "/containers/prune", self.prune, (1, 25)),
             Route("POST", "/containers/{id}/update", self.update),
             Route("GET", "/containers/{id}/stats", self.stats),
         ]
@@ -88,6 +91,7 @@ class ContainerRoutes:
         container = self._get(call)
         services = self._engine.services
         shown = wire.inspect(container, services, container.record.config.image)
+        versions.adapt_inspect(shown, call.version)
         if call.flag("size"):
             shown["SizeRw"], shown["SizeRootFs"] = await self._engine.looks.sizes(container)
         return answer(shown)
@@ -99,8 +103,10 @@ class ContainerRoutes:
     async def stats(self, call: Call) -> web.StreamResponse:
         container = self._get(call)
         if not call.flag("stream", default=True):
-            one_shot = call.flag("one-shot")
+            one_shot = call.flag("one-shot") and call.version >= (1, 41)
             return answer(await self._engine.stats.once(container, one_shot=one_shot))
+        if call.flag("one-shot") and call.version >= (1, 41):
+            raise InvalidParameter("cannot have stream=true and one-shot=true")
         response = web.StreamResponse(headers={"Content-Type": "application/json", **HEADERS})
         await response.prepare(call.request)
         async with contextlib.aclosing(self._engine.stats.stream(container)) as samples:
@@ -130,13 +136,23 @@ class ContainerRoutes:
             host=body.host_config or HostConfig(),
             networking=body.networking_config or NetworkingConfig(),
         )
-        created = await self._engine.services.tasks.shielded(
-            self._engine.creator.create(request), "create"
+        services = self._engine.services
+        warnings = versions.adapt_create(
+            request, call.version, unified=services.runtime.cgroups.unified
         )
-        return answer({"Id": created.container.id, "Warnings": created.warnings}, status.CREATED)
+        created = await services.tasks.shielded(self._engine.creator.create(request), "create")
+        warnings += created.warnings
+        return answer({"Id": created.container.id, "Warnings": warnings}, status.CREATED)
 
     async def start(self, call: Call) -> web.StreamResponse:
         container = self._get(call)
+        if await call.raw_body() not in _NOTHING:
+            raise InvalidParameter(
+                "starting container with non-empty request body was deprecated since API v1.22 "
+                "and removed in v1.24"
+            )
+        if call.text("checkpoint"):
+            raise NotImplementedYet("teu does not restore checkpoints; start without --checkpoint")
         return await self._change(self._engine.lifecycle.start(container), "start")
 
     async def stop(self, call: Call) -> web.StreamResponse:
@@ -193,6 +209,7 @@ class ContainerRoutes:
         container = self._get(call)
         tty = container.record.config.tty
         keys = parse_detach_keys(call.text("detachKeys"))
+        self._engine.streams.check_attachable(container)
         content_type = RAW if tty or call.version < (1, 42) else MULTIPLEXED
         fd = await take_over(call.request, upgrade_head(call.request, content_type=content_type))
         client = Client(
@@ -207,6 +224,26 @@ class ContainerRoutes:
             container, client, logs=call.flag("logs"), live=call.flag("stream")
         )
         return Hijacked()
+
+    async def attach_websocket(self, call: Call) -> web.StreamResponse:
+        """Both output streams as they come, without frames: a browser's terminal."""
+        container = self._get(call)
+        keys = parse_detach_keys(call.text("detachKeys"))
+        self._engine.streams.check_attachable(container)
+        every = call.version < (1, 42)
+        async with WebSocketRelay(call.request, text=call.version < (1, 28)) as relay:
+            client = Client(
+                fd=relay.give_fd(),
+                stdin=(every or call.flag("stdin")) and container.record.config.open_stdin,
+                stdout=every or call.flag("stdout"),
+                stderr=every or call.flag("stderr"),
+                multiplexed=False,
+                detach_keys=keys,
+            )
+            await self._engine.streams.attach(
+                container, client, logs=call.flag("logs"), live=call.flag("stream")
+            )
+            return await relay.run()
 
     async def resize(self, call: Call) -> web.StreamResponse:
         container = self._get(call)

@@ -3,13 +3,12 @@
 import base64
 import binascii
 import json
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
 from aiohttp import web
 
-from teu.api import status
+from teu.api import status, versions
 from teu.api.call import Call, answer
 from teu.api.engine import Engine
 from teu.api.headers import HEADERS
@@ -20,7 +19,6 @@ from teu.image.bootstrap import Plan
 from teu.image.fetch import fetch
 from teu.model.config import ContainerConfig
 
-CHUNK_BYTES = 1 << 18
 _MANIFESTS_SINCE = (1, 47)
 
 
@@ -51,14 +49,15 @@ class ImageRoutes:
     # --- queries -------------------------------------------------------------------------
 
     async def listing(self, call: Call) -> web.StreamResponse:
-        return answer(
-            self._images.list_images(
-                call.filters(),
-                all_=call.flag("all"),
-                shared_size=call.flag("shared-size"),
-                manifests=call.flag("manifests") and call.version >= _MANIFESTS_SINCE,
-            )
+        rows = self._images.list_images(
+            call.filters(),
+            all_=call.flag("all"),
+            shared_size=call.flag("shared-size"),
+            manifests=call.flag("manifests") and call.version >= _MANIFESTS_SINCE,
         )
+        for row in rows:
+            versions.adapt_image_row(row, call.version)
+        return answer(rows)
 
     async def inspect(self, call: Call) -> web.StreamResponse:
         platform, manifests = call.text("platform"), call.flag("manifests")
@@ -66,9 +65,9 @@ class ImageRoutes:
             raise InvalidParameter(
                 "conflicting options: manifests and platform options cannot both be set"
             )
-        return answer(
-            self._images.inspect(call.params["name"], platform=platform, manifests=manifests)
-        )
+        shown = self._images.inspect(call.params["name"], platform=platform, manifests=manifests)
+        versions.adapt_image(shown, call.version)
+        return answer(shown)
 
     async def history(self, call: Call) -> web.StreamResponse:
         return answer(self._images.history(call.params["name"], call.text("platform")))
@@ -108,7 +107,7 @@ class ImageRoutes:
         changes = call.values("changes")
 
         async def work(emit: Emit) -> None:
-            pieces = body_chunks(call) if source == "-" else fetch(source, emit)
+            pieces = call.chunks() if source == "-" else fetch(source, emit)
             async with aclosing(pieces):
                 image = await self._images.import_image(
                     pieces,
@@ -138,9 +137,7 @@ class ImageRoutes:
 
     async def load(self, call: Call) -> web.StreamResponse:
         async def work(emit: Emit) -> None:
-            await self._images.load(
-                body_chunks(call), progress=emit, platform=call.text("platform")
-            )
+            await self._images.load(call.chunks(), progress=emit, platform=call.text("platform"))
 
         return await stream_progress(call, self._tasks, "load", work)
 
@@ -215,11 +212,6 @@ class ImageRoutes:
 
     def _tell(self, action: str, name: str, image_id: str) -> None:
         self._engine.events.publish("image", action, image_id, {"name": name})
-
-
-async def body_chunks(call: Call) -> AsyncGenerator[bytes, None]:
-    async for chunk in call.request.content.iter_chunked(CHUNK_BYTES):
-        yield chunk
 
 
 def registry_auth(call: Call) -> dict[str, Any] | None:

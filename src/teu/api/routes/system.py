@@ -1,4 +1,4 @@
-"""`/_ping`, `/version`, `/info`, `/events`, `/system/df`, `/auth`; and what this engine is not."""
+"""`/_ping`, `/version`, `/info`, `/events`, `/system/df`, `/auth`."""
 
 import asyncio
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from teu.api import versions
 from teu.api.call import Call, Filters, answer
 from teu.api.engine import Engine
 from teu.api.headers import HEADERS
@@ -16,8 +17,9 @@ from teu.api.routes.images import registry_logins
 from teu.api.wire import containers as container_wire
 from teu.api.wire import volumes as volume_wire
 from teu.container.prune import has_label
-from teu.errors import InvalidParameter, Unavailable
+from teu.errors import InvalidParameter
 from teu.model.event import Event
+from teu.system import DiskUsage
 
 PING_HEADERS = {
     "Builder-Version": "1",
@@ -29,10 +31,20 @@ _EVENT_FILTERS = frozenset(
     {"config", "container", "daemon", "event", "image", "label", "network", "node", "plugin",
      "scope", "secret", "service", "type", "volume"}
 )  # fmt: skip
-_SWARM = (
-    "swarm", "swarm/unlockkey", "nodes", "services", "tasks", "secrets", "configs",
-)  # fmt: skip
+_DF_KINDS = frozenset({"container", "image", "volume", "build-cache"})
 _encode = msgspec.json.Encoder().encode
+
+
+class AuthConfig(msgspec.Struct):
+    """API 1.51 `AuthConfig`, spelled as on the wire."""
+
+    username: str = ""
+    password: str = ""
+    auth: str = ""
+    email: str = ""
+    serveraddress: str = ""
+    identitytoken: str = ""
+    registrytoken: str = ""
 
 
 class SystemRoutes:
@@ -46,15 +58,9 @@ class SystemRoutes:
             Route("GET", "/version", self.version),
             Route("GET", "/info", self.info),
             Route("GET", "/events", self.events),
-            Route("GET", "/system/df", self.disk_usage),
+            Route("GET", "/system/df", self.disk_usage, (1, 25)),
+            Route("POST", "/auth", self.auth),
             Route("POST", "/system/check", self.check),
-            Route("GET", "/plugins", self.plugins),
-            *(Route("GET", f"/{path}", self.no_swarm) for path in _SWARM),
-            *(
-                Route(method, f"/{path}/{{rest:path}}", self.no_swarm)
-                for path in _SWARM
-                for method in ("GET", "POST", "DELETE")
-            ),
         ]
 
     async def ping(self, call: Call) -> web.StreamResponse:
@@ -65,40 +71,49 @@ class SystemRoutes:
         return answer(self._engine.system.version())
 
     async def info(self, call: Call) -> web.StreamResponse:
-        return answer(self._engine.system.info())
+        info = self._engine.system.info()
+        versions.adapt_info(info, call.version)
+        return answer(info)
 
-    async def plugins(self, call: Call) -> web.StreamResponse:
-        return answer([])
-
-    async def no_swarm(self, call: Call) -> web.StreamResponse:
-        raise Unavailable(
-            'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to '
-            "connect this node to swarm and try again."
-        )
+    async def auth(self, call: Call) -> web.StreamResponse:
+        body = await call.body(AuthConfig)
+        fields = {name: getattr(body, name) for name in AuthConfig.__struct_fields__}
+        address = fields.pop("serveraddress")
+        await self._engine.registry.login(address, fields)
+        return answer({"Status": "Login Succeeded", "IdentityToken": ""})
 
     async def disk_usage(self, call: Call) -> web.StreamResponse:
-        usage = await self._engine.system.disk_usage()
+        """A container's size counts its logs as well (also told apart, as `SizeLogs`)."""
+        kinds = _wanted_kinds(call)
+        usage = await self._engine.system.disk_usage(kinds)
+        shown: dict[str, Any] = {}
+        if "image" in kinds:
+            shown |= {"LayersSize": usage.layers, "Images": self._images_with_users(call)}
+        if "container" in kinds:
+            shown["Containers"] = self._containers_with_sizes(usage)
+        if "volume" in kinds:
+            volumes = self._engine.services.volumes
+            shown["Volumes"] = [
+                volume_wire.shown(v, volumes, usage.volumes.get(v.name, 0)) for v in volumes.all()
+            ]
+        if "build-cache" in kinds:
+            shown["BuildCache"] = []
+        if call.version < (1, 42):
+            shown["BuilderSize"] = 0
+        return answer(shown)
+
+    def _containers_with_sizes(self, usage: DiskUsage) -> list[dict[str, Any]]:
         services = self._engine.services
         rows = []
         for container in sorted(
             services.containers, key=lambda c: c.record.created_ns, reverse=True
         ):
             row = container_wire.summary(container, services.images)
-            row["SizeRw"], row["SizeRootFs"] = usage["containers"].get(container.id, (0, 0))
+            own, whole = usage.containers.get(container.id, (0, 0))
+            logs = usage.logs.get(container.id, 0)
+            row |= {"SizeRw": own + logs, "SizeRootFs": whole, "SizeLogs": logs}
             rows.append(row)
-        volumes = [
-            volume_wire.shown(v, services.volumes, usage["volumes"].get(v.name, 0))
-            for v in services.volumes.all()
-        ]
-        return answer(
-            {
-                "LayersSize": usage["layers"],
-                "Images": self._images_with_users(),
-                "Containers": rows,
-                "Volumes": volumes,
-                "BuildCache": [],
-            }
-        )
+        return rows
 
     async def check(self, call: Call) -> web.StreamResponse:
         """Not Docker's: looks at all stored content, `repair=1` fetches what is lost again."""
@@ -110,11 +125,12 @@ class SystemRoutes:
 
         return await stream_progress(call, self._engine.services.tasks, "system check", work)
 
-    def _images_with_users(self) -> list[dict[str, Any]]:
+    def _images_with_users(self, call: Call) -> list[dict[str, Any]]:
         services = self._engine.services
         rows = services.images.list_images({}, all_=True, shared_size=True)
         for row in rows:
             row["Containers"] = len(services.containers.using_image(row["Id"]))
+            versions.adapt_image_row(row, call.version)
         return rows
 
     # --- events --------------------------------------------------------------------------
@@ -140,6 +156,15 @@ class SystemRoutes:
             await stream.aclose()
         await response.write_eof()
         return response
+
+
+def _wanted_kinds(call: Call) -> frozenset[str]:
+    """The `type`s asked for; all when none is. Raises: InvalidParameter."""
+    asked = frozenset(call.values("type") if call.version >= (1, 42) else ())
+    for kind in asked:
+        if kind not in _DF_KINDS:
+            raise InvalidParameter(f"unknown object type: {kind}")
+    return asked or _DF_KINDS
 
 
 def shown(event: Event) -> dict[str, Any]:

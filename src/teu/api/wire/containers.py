@@ -8,16 +8,18 @@ from msgspec.structs import replace
 from teu import clock, units
 from teu.container import state
 from teu.container.container import Container
+from teu.container.healthcheck import HEALTHY, STARTING, UNHEALTHY
 from teu.container.services import Services
 from teu.image.service import ImageService
 from teu.model.config import EndpointSettings, Wire
-from teu.model.container import ContainerRecord, MountPoint, Status
+from teu.model.container import ContainerRecord, Health, MountPoint, Status
 
 _WORDS = {
     Status.CREATING: "created",
     Status.STARTING: "created",
     Status.REMOVING: "removing",
 }
+_HEALTH_WORDS = {STARTING: "health: starting", HEALTHY: HEALTHY, UNHEALTHY: UNHEALTHY}
 _SECOND_NS = 1_000_000_000
 
 
@@ -90,6 +92,24 @@ def state_of(record: ContainerRecord) -> dict[str, Any]:
         "Error": record.error,
         "StartedAt": clock.format_ns(record.started_ns),
         "FinishedAt": clock.format_ns(record.finished_ns),
+        **({"Health": health_of(record.health)} if record.health else {}),
+    }
+
+
+def health_of(health: Health) -> dict[str, Any]:
+    """API 1.51 `Health`."""
+    return {
+        "Status": health.status,
+        "FailingStreak": health.failing_streak,
+        "Log": [
+            {
+                "Start": clock.format_ns(result.start_ns),
+                "End": clock.format_ns(result.end_ns),
+                "ExitCode": result.exit_code,
+                "Output": result.output,
+            }
+            for result in health.log
+        ],
     }
 
 
@@ -238,7 +258,8 @@ def status_text(record: ContainerRecord, now_ns: int) -> str:
     """`Up 2 minutes (Paused)`, `Exited (0) 3 seconds ago`, `Created`, …"""
     match record.status:
         case Status.RUNNING:
-            return f"Up {units.human_duration((now_ns - record.started_ns) / 1e9)}"
+            up = f"Up {units.human_duration((now_ns - record.started_ns) / 1e9)}"
+            return up + (f" ({_HEALTH_WORDS[record.health.status]})" if record.health else "")
         case Status.PAUSED:
             return f"Up {units.human_duration((now_ns - record.started_ns) / 1e9)} (Paused)"
         case Status.RESTARTING:

@@ -8,9 +8,9 @@ from teu.cli import human
 from teu.cli.contexts import DEFAULT, ContextStore, check_name
 from teu.cli.endpoint import current_context
 from teu.cli.grammar import Command, Flag, convert
-from teu.cli.quoting import quote
 from teu.cli.session import Failure
 from teu.cli.tables import Listing, render
+from teu.template.quoting import quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

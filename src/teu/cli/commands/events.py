@@ -42,7 +42,7 @@ def _formatter(form: str) -> Show:
         return lambda line: _plain(loads(line))
     from teu.cli.shapes import BOOK
     from teu.cli.tables import clean_format, parse_format
-    from teu.cli.template import TemplateError
+    from teu.template import TemplateError
 
     template = parse_format(clean_format(form)[1])
 

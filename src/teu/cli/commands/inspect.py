@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from teu.cli.grammar import Options
     from teu.cli.session import Session
-    from teu.cli.template import Template
+    from teu.template import Template
 
     # (struct type, JSON text); without the text the object is shown as its type, not as it came.
     Found = tuple[str, str, bool]
@@ -69,7 +69,7 @@ def show(session: Session, names: list[str], form: str, search: Search) -> int:
 def _parse(form: str) -> Template | None:
     if form in ("", "json"):
         return None
-    from teu.cli.template import TemplateError, parse
+    from teu.template import TemplateError, parse
 
     try:
         return parse(form)
@@ -80,7 +80,7 @@ def _parse(form: str) -> Template | None:
 def _as_list(texts: list[str], form: str) -> str:
     if not texts:
         return "[]\n"
-    from teu.cli import gojson
+    from teu.template import gojson
 
     text = "[" + ",".join(texts) + "]"
     return (gojson.compact(text) if form == "json" else gojson.indent(text)) + "\n"
@@ -90,10 +90,10 @@ def _plain(found: Found, form: str) -> str:
     shape, text, as_is = found
     if as_is:
         return text
-    from teu.cli.gojson import encode
     from teu.cli.jsontext import loads
     from teu.cli.shapes import BOOK
-    from teu.cli.template.functions import json_ready
+    from teu.template.functions import json_ready
+    from teu.template.gojson import encode
 
     return encode(json_ready(BOOK.convert(shape, loads(text))), html=True)
 
@@ -101,7 +101,7 @@ def _plain(found: Found, form: str) -> str:
 def _fill(template: Template, found: Found) -> str:
     """The template over the typed object; over plain JSON if it does not fit the type."""
     from teu.cli.jsontext import loads
-    from teu.cli.template import TemplateError
+    from teu.template import TemplateError
 
     shape, text, as_is = found
     if shape:
@@ -122,7 +122,7 @@ def _with_spelling(text: str) -> Any:
     """The JSON value, its numbers with their spelling."""
     import json
 
-    from teu.cli.template.values import Number
+    from teu.template.values import Number
 
     return json.loads(text, parse_int=Number, parse_float=Number, parse_constant=Number)
 

@@ -39,7 +39,7 @@ def _id(row: _Row) -> str:
 
 
 def _created(row: _Row) -> str:
-    from teu.cli.template.values import Time
+    from teu.template.values import Time
 
     return str(Time(row.data.get("Created", "")))
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from teu.cli import filters, human
 from teu.cli.grammar import Command, Flag
-from teu.cli.quoting import quote
 from teu.cli.session import Failure
 from teu.cli.tables import Listing, plain_fields, render
+from teu.template.quoting import quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -105,10 +105,10 @@ def _networks(row: ContainerRow) -> str:
 def _platform(row: ContainerRow) -> Any:
     platform = (row.data.get("ImageManifestDescriptor") or {}).get("platform")
     if platform is None:
-        from teu.cli.template.values import NilPointer
+        from teu.template.values import NilPointer
 
         return NilPointer("*formatter.Platform")
-    from teu.cli.template.values import Shown
+    from teu.template.values import Shown
 
     parts = [platform.get(name, "") for name in ("os", "architecture", "variant")]
     order = ("architecture", "os", "os.version", "os.features", "variant")
@@ -245,8 +245,8 @@ def _shows_size(form: str) -> bool:
     if fields is not None:
         return "Size" in fields
     row = ContainerRow({}, False)
-    from teu.cli.template import TemplateError, parse
-    from teu.cli.template.values import Record
+    from teu.template import TemplateError, parse
+    from teu.template.values import Record
 
     try:
         template = parse(form)

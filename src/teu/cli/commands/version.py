@@ -65,7 +65,7 @@ def _version(session: Session, options: Options, _arguments: list[str]) -> int:
 
 
 def _parse(form: str) -> Any:
-    from teu.cli.template import TemplateError, parse
+    from teu.template import TemplateError, parse
 
     try:
         return parse(form, "version")
@@ -112,7 +112,7 @@ def _component_lines(component: dict[str, Any]) -> list[str]:
 def _fill(template: Any, data: dict[str, Any]) -> tuple[str, str]:
     """What the template printed, and why it stopped before its end ("" when it did not)."""
     from teu.cli.shapes import BOOK
-    from teu.cli.template import TemplateError
+    from teu.template import TemplateError
 
     parts: list[str] = []
     try:

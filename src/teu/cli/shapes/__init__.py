@@ -8,7 +8,7 @@ notation is `values.Book`'s.
 from __future__ import annotations
 
 from teu.cli.shapes import container, objects, system
-from teu.cli.template.values import Book
+from teu.template.values import Book
 
 BOOK = Book(
     {**container.SHAPES, **objects.SHAPES, **system.SHAPES, "struct{}": ""}, container.NAMED

@@ -6,15 +6,15 @@ text = template.execute({"Name": "x", "Tags": ["a", "b"]})
 
 from __future__ import annotations
 
-from teu.cli.template.parser import Parser, TemplateError
+from teu.template.parser import Parser, TemplateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from teu.cli.template import nodes
-    from teu.cli.template.values import Method
+    from teu.template import nodes
+    from teu.template.values import Method
 
 __all__ = ["Template", "TemplateError", "parse"]
 
@@ -62,8 +62,8 @@ class Template:
         functions: Mapping[str, Method] | None = None,
     ) -> None:
         """`execute`, piece by piece: what came before a TemplateError has been written."""
-        from teu.cli.template.evaluate import Evaluator
-        from teu.cli.template.functions import FUNCTIONS
+        from teu.template.evaluate import Evaluator
+        from teu.template.functions import FUNCTIONS
 
         Evaluator(self, functions or FUNCTIONS, write, missing_is_error).run(data)
 
@@ -73,7 +73,7 @@ def parse(text: str, name: str = "", extra: Mapping[str, Method] | None = None) 
 
     Raises: TemplateError with Go's text, such as `template: :1: unclosed action`.
     """
-    from teu.cli.template.functions import FUNCTIONS
+    from teu.template.functions import FUNCTIONS
 
     parser = Parser(text, name, FUNCTIONS | dict(extra) if extra else FUNCTIONS)
     root = parser.parse()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from teu.cli.quoting import quote, unquote
+from teu.template.quoting import quote, unquote
 
 _INT_LIMIT = 1 << 63
 

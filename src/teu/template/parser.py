@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from teu.cli.quoting import quote, unquote
-from teu.cli.template import lexer, nodes
-from teu.cli.template.lexer import Token
+from teu.template import lexer, nodes
+from teu.template.lexer import Token
+from teu.template.quoting import quote, unquote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -349,7 +349,7 @@ class Parser:
         if token.kind in (lexer.STRING, lexer.RAW):
             return nodes.Literal(token.position, self._unquote(token.value), token.value)
         if token.kind in (lexer.NUMBER, lexer.CHARACTER):
-            from teu.cli.template.numbers import read_number
+            from teu.template.numbers import read_number
 
             try:
                 value, overflow = read_number(token.value)

@@ -5,7 +5,7 @@ Source: Go's fmt documentation; compared with Docker 28.2.
 
 from __future__ import annotations
 
-from teu.cli.template.values import NO_VALUE, NilPointer, Record, Struct
+from teu.template.values import NO_VALUE, NilPointer, Record, Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ Source: Go's text/template documentation, docker/cli `templates`; compared with 
 
 from __future__ import annotations
 
-from teu.cli.template.printing import sprint, sprintln, text_of
-from teu.cli.template.values import (
+from teu.template.printing import sprint, sprintln, text_of
+from teu.template.values import (
     ANY,
     NO_VALUE,
     Map,
@@ -215,13 +215,13 @@ def _urlquery(*arguments: Any) -> str:
 
 
 def _printf(form: str, *arguments: Any) -> str:
-    from teu.cli.template.printf import sprintf
+    from teu.template.printf import sprintf
 
     return sprintf(form, arguments)
 
 
 def _json(value: Any) -> str:
-    from teu.cli.gojson import encode
+    from teu.template.gojson import encode
 
     # Rows of tables go through an encoder of their own in Docker, which escapes HTML.
     first = value[0] if isinstance(value, list) and value else value

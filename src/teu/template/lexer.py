@@ -6,7 +6,7 @@ Source: Go's text/template documentation; texts compared with Docker 28.2.
 
 from __future__ import annotations
 
-from teu.cli.quoting import code_point, quote
+from teu.template.quoting import code_point, quote
 
 # Kinds of tokens. KEYWORD covers the words below and the lone dot; CHAR any other printable sign.
 (

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from teu.cli.quoting import quote
-from teu.cli.template import nodes
-from teu.cli.template.functions import FunctionError
-from teu.cli.template.parser import TemplateError
-from teu.cli.template.printing import render, text_of
-from teu.cli.template.values import (
+from teu.template import nodes
+from teu.template.functions import FunctionError
+from teu.template.parser import TemplateError
+from teu.template.printing import render, text_of
+from teu.template.quoting import quote
+from teu.template.values import (
     ANY,
     NO_VALUE,
     Header,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any, NoReturn
 
-    from teu.cli.template import Template
+    from teu.template import Template
 
 _MAX_DEPTH = 150
 _EXPECTED = {"string": "string", "int": "integer", "bool": "bool"}

@@ -34,7 +34,7 @@ def _escape(char: str) -> str:
 def encode(value: Any, html: bool = False) -> str:
     """Compact JSON; maps keep their order. Floats and times are written as Go writes them."""
     if isinstance(value, str):
-        from teu.cli.template.values import Number
+        from teu.template.values import Number
 
         return str(value) if isinstance(value, Number) else quote(value, html)
     if value is None:
@@ -54,7 +54,7 @@ def encode(value: Any, html: bool = False) -> str:
 
 
 def _number(value: float) -> str:
-    from teu.cli.template.printing import decimal_digits, exponent_form, plain_form
+    from teu.template.printing import decimal_digits, exponent_form, plain_form
 
     digits, point = decimal_digits(value)
     sign = "-" if str(value).startswith("-") else ""

@@ -204,7 +204,7 @@ class Call(Node):
         self.pipeline = pipeline
 
     def __str__(self) -> str:
-        from teu.cli.quoting import quote
+        from teu.template.quoting import quote
 
         words = f"template {quote(self.name)}"
         return "{{" + (f"{words} {self.pipeline}" if self.pipeline else words) + "}}"

@@ -5,8 +5,7 @@ Source: Go's fmt documentation; compared with Docker 28.2.
 
 from __future__ import annotations
 
-from teu.cli.quoting import code_point, quote
-from teu.cli.template.printing import (
+from teu.template.printing import (
     NON_FINITE,
     collection,
     decimal_digits,
@@ -15,7 +14,8 @@ from teu.cli.template.printing import (
     plain_form,
     render,
 )
-from teu.cli.template.values import NO_VALUE, Duration, NilPointer, Struct, type_name
+from teu.template.quoting import code_point, quote
+from teu.template.values import NO_VALUE, Duration, NilPointer, Struct, type_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

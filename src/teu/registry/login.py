@@ -1,0 +1,49 @@
+"""Checking a login with a registry: what `docker login` has the daemon do.
+
+Source: distribution-spec, "Determining Support" (`GET /v2/`); API 1.51 SystemAuth.
+"""
+
+from teu.errors import EngineError, Unauthorized
+from teu.model.reference import DEFAULT_DOMAIN
+from teu.model.registry import RegistryUnreachable
+from teu.registry.auth import Credentials
+from teu.registry.config import Endpoint, RegistryConfig, endpoints
+from teu.registry.errors import RegistryError, request_error
+from teu.registry.session import Sessions, shown
+
+_HUB_NAMES = frozenset(("", "docker.io", "index.docker.io", "registry-1.docker.io"))
+
+
+def registry_host(server_address: str) -> str:
+    """`https://index.docker.io/v1/` -> `docker.io`, `http://host:5000/x` -> `host:5000`."""
+    host = server_address.removeprefix("https://").removeprefix("http://").partition("/")[0]
+    return DEFAULT_DOMAIN if host in _HUB_NAMES else host
+
+
+async def check_login(
+    sessions: Sessions, config: RegistryConfig, server_address: str, who: Credentials
+) -> None:
+    """Asks the registry (never a mirror) whether it knows these credentials.
+
+    Raises: Unauthorized; RegistryUnreachable and others when no address of it answers.
+    """
+    problem: EngineError | None = None
+    for endpoint in endpoints(config, registry_host(server_address)):
+        if endpoint.mirror:
+            continue
+        try:
+            return await _ask(sessions, endpoint, who)
+        except RegistryUnreachable as error:
+            problem = problem or error
+    raise problem or RegistryUnreachable(f"no address of {server_address} is known")
+
+
+async def _ask(sessions: Sessions, endpoint: Endpoint, who: Credentials) -> None:
+    url = f"{endpoint.url}/v2/"
+    async with sessions.request("GET", url, who=who, scope="") as response:
+        status = response.status
+    if status == 401:
+        raise Unauthorized(f"login attempt to {url} failed with status: 401 Unauthorized")
+    if status >= 400:
+        error = RegistryError("UNKNOWN", "the registry refused the login")
+        raise request_error(status, error, shown("GET", url))
