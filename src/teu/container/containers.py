@@ -89,6 +89,10 @@ class Containers:
         """Chain ids below all containers, whatever became of their images."""
         return {layer for c in self for layer in c.record.layers}
 
+    def layers_mounted(self) -> dict[str, str]:
+        """Chain ids below running containers, and the id of one of them each."""
+        return {layer: c.id for c in self if c.running for layer in c.record.layers}
+
     def using_volume(self, name: str) -> list[str]:
         return [c.id for c in self if any(m.name == name for m in c.record.mounts)]
 

@@ -68,13 +68,14 @@ class BlobStore:
     def has(self, digest: str) -> bool:
         return self.path(digest).exists()
 
-    def put(self, data: bytes, expected: str = "") -> str:
-        """Stores a small blob durably; its digest. Raises: WrongDigest, SystemFailure."""
+    def put(self, data: bytes, expected: str = "", *, again: bool = False) -> str:
+        """Stores a small blob durably; its digest. `again`: even if there is one, for it is
+        damaged. Raises: WrongDigest, SystemFailure."""
         algorithm = check_digest(expected).partition(":")[0] if expected else "sha256"
         digest = digest_of(data, algorithm)
         if expected and digest != expected:
             raise WrongDigest(expected, digest)
-        if not self.has(digest):
+        if again or not self.has(digest):
             try:
                 write_whole(self.path(digest), data, 0o400)
             except OSError as error:
@@ -125,6 +126,16 @@ class BlobStore:
                     yield data
         except OSError as error:
             raise DataLoss(f"blob {digest} cannot be read: {error}") from error
+
+    def check(self, digest: str) -> str:
+        """What is wrong with a blob of any size; "" for nothing."""
+        actual = hashlib.sha256()
+        try:
+            for piece in self.chunks(digest):
+                actual.update(piece)
+        except DataLoss as error:
+            return "is damaged: " + str(error) if self.has(digest) else "is missing"
+        return "" if f"sha256:{actual.hexdigest()}" == digest else "is damaged"
 
     def size_bytes(self, digest: str) -> int:
         """Raises: DataLoss when missing."""

@@ -143,6 +143,7 @@ class Daemon:
                 config.data_root,
                 self._registry,
                 _Users(containers),
+                lambda action, image_id, about: events.publish("image", action, image_id, about),
             ),
             networks=NetworkService(db, config.exec_root, network_config(config)),
             volumes=VolumeService(
@@ -219,6 +220,9 @@ class _Users:
 
     def layers_in_use(self) -> set[str]:
         return self._containers.layers_in_use()
+
+    def layers_mounted(self) -> dict[str, str]:
+        return self._containers.layers_mounted()
 
 
 def _defaults(config: DaemonConfig) -> Defaults:

@@ -106,11 +106,37 @@ class Stock:
         self.catalog.add_layer(row)
         return row
 
+    async def replace(self, chain: Sequence[str], chain_id: str, layer: StagedLayer) -> None:
+        """A staged layer takes the place of a lost or damaged one of the stack `chain`, which is
+        being kept. Durable on return; the old directory goes afterwards.
+
+        Raises: SystemFailure; then the staged layer is gone and the old one as it was.
+        """
+        below = list(chain[: chain.index(chain_id)])
+        async with Transaction("replace layer") as tx:
+            tx.on_rollback("layer", lambda: self.discard(layer))
+            rows = [self.catalog.layer(other) for other in reversed(below)]
+            parents = [row.directory for row in rows if row is not None]
+            directory = await self.in_thread_to_the_end(self.layers.settle, layer, parents)
+            await self.in_thread_to_the_end(self.layers.sync)
+            tx.commit()
+        old = self.catalog.layers().get(chain_id)
+        parent = below[-1] if below else ""
+        self.catalog.add_layer(
+            LayerRow(chain_id, parent, layer.diff_id, directory, layer.size_bytes)
+        )
+        if old is not None:
+            _ = self._tasks.spawn(self._remove_files([old], []), "remove a damaged layer")
+
     async def clone(self, diff_id: str) -> StagedLayer:
         """A staged copy of an equal layer elsewhere. Raises: DataLoss when there is none."""
         row = self.catalog.layer_with(diff_id)
         if row is None:
             raise DataLoss(f"layer {diff_id} is missing from the store")
+        return await self.copy(row)
+
+    async def copy(self, row: LayerRow) -> StagedLayer:
+        """A staged copy of a layer. Raises: DataLoss when it is damaged."""
         with self.keeping([row.chain_id]):
             return await self.in_thread_to_the_end(self.layers.clone, row)
 

@@ -103,6 +103,19 @@ class Database:
         self.write("INSERT INTO meta VALUES (?, ?)", (key, default))
         return default
 
+    def check(self) -> list[str]:
+        """What SQLite finds wrong with the file. Reads all of it on a connection of its own: for
+        a thread."""
+        try:
+            connection = sqlite3.connect(self._path, isolation_level=None, timeout=5.0)
+            try:
+                found = connection.execute("PRAGMA integrity_check").fetchall()
+            finally:
+                connection.close()
+        except sqlite3.Error as error:
+            return [str(error)]
+        return [str(row[0]) for row in found if row[0] != "ok"]
+
     def close(self) -> None:
         """Moves everything to the main file and closes."""
         if self._checkpoint:
