@@ -15,7 +15,20 @@ MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 60
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "ids", "units", "clock", "model", "template", "tx", "tasks"}),
+    frozenset(
+        {
+            "errors",
+            "ids",
+            "units",
+            "clock",
+            "model",
+            "template",
+            "tx",
+            "tasks",
+            "dockerfile",
+            "dockerignore",
+        }
+    ),
     frozenset({"sys"}),
     frozenset({"store", "content"}),
     frozenset({"image", "registry", "runtime", "network", "volume"}),
@@ -26,7 +39,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"daemon", "cli", "compose", "distribution"}),
 )
 LAYER_OF = {part: number for number, parts in enumerate(LAYERS) for part in parts}
-CLI_MAY_IMPORT = {"errors", "units", "clock", "ids", "template", "cli"}
+CLI_MAY_IMPORT = {"errors", "units", "clock", "ids", "dockerignore", "template", "cli"}
 SPAWNERS = {"sys/process.py", "cli/helper.py"}  # of the daemon; of the client (credentials)
 SPAWN_MODULES = {"subprocess", "multiprocessing", "pty"}
 SPAWN_CALLS = re.compile(

@@ -38,6 +38,7 @@ from teu.image.repairing import Logins, Repairer
 from teu.image.saving import SavedImage, Saver, choose_images
 from teu.image.stock import Stock
 from teu.image.variants import NotAnImage, variant_for
+from teu.image.workshop import Workshop
 from teu.model.config import ContainerConfig
 from teu.model.image import Image
 from teu.model.reference import Reference
@@ -45,6 +46,7 @@ from teu.model.registry import RegistryUnreachable
 from teu.store.db import Database
 from teu.store.images import ImageStore
 from teu.sys.bytepipe import FromThread
+from teu.sys.pack import pack_tree
 
 Tell = Callable[[str, str, dict[str, str]], None]
 _LIST_FILTERS = ("dangling", "label", "label!", "before", "since", "reference", "until")
@@ -76,6 +78,7 @@ class ImageService:
         self._pusher = Pusher(self._stock, registry)
         self._maker = Maker(self._stock)
         self._remover = Remover(self._catalog, users)
+        self.workshop = Workshop(self._stock)
         self._manifests = Manifests(self._catalog, self._blobs, users)
         self._bootstrapper = Bootstrapper(
             data_root / "bootstrap", self.import_image, self.archive_tree
@@ -358,6 +361,11 @@ class ImageService:
                 yield piece
         for saved in images:
             self._tell_of("save", saved.variants[0])
+
+    async def archive_tree(self, root: Path) -> AsyncIterator[bytes]:
+        """A whole directory tree as a tar. Raises: SystemFailure."""
+        async for piece in self._from_thread(lambda: pack_tree(root)):
+            yield piece
 
     async def _from_thread(self, pieces: Callable[[], Iterable[bytes]]) -> AsyncIterator[bytes]:
         with FromThread() as pipe:

@@ -160,11 +160,11 @@ class Stock:
         The caller holds `keeping(chain)`. Raises: DataLoss, SystemFailure.
         """
         chain = chain_ids(config.rootfs.diff_ids)
-        rows = [self._row(chain_id) for chain_id in chain]
+        rows = [self.row(chain_id) for chain_id in chain]
         blobs = [digest_of(config_data), *(digest_of(data) for data in manifests)]
         with self.blobs.lease(blobs):
             await self.in_thread_to_the_end(self._store_blobs, [config_data, *manifests])
-            await self._sync(chain)
+            await self.sync(chain)
             record = ImageRecord(
                 id=blobs[0],
                 chain_ids=chain,
@@ -199,7 +199,8 @@ class Stock:
             )
             return self.catalog.add(record, config, names=names, blobs=blobs)
 
-    def _row(self, chain_id: str) -> LayerRow:
+    def row(self, chain_id: str) -> LayerRow:
+        """Raises: DataLoss for a layer that is not there."""
         row = self.catalog.layer(chain_id)
         if row is None:
             raise DataLoss(f"layer {chain_id} is missing from the store")
@@ -209,7 +210,7 @@ class Stock:
         for data in blobs:
             self.blobs.put(data)
 
-    async def _sync(self, chain: list[str]) -> None:
+    async def sync(self, chain: list[str]) -> None:
         """Makes the layers durable that no earlier call did."""
         pending = self._unsynced.intersection(chain)
         if pending:

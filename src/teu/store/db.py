@@ -18,6 +18,7 @@ for it. See docs/adr/0003.
     volume(name, record)
     event(seq, at_ns, record)               bounded history for `events --since`
     exec(id, container_id, record)
+    build_cache(key, record)                results of build steps
 
 Records are JSON of the structs in `model/`. Each object has one repository class beside this file;
 nothing else writes SQL.

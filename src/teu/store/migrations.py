@@ -32,6 +32,9 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE named RENAME TO reference;
     CREATE INDEX reference_image ON reference (image_id);
     """,
+    """
+    CREATE TABLE build_cache (key TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
+    """,
 )
 
 
