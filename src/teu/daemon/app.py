@@ -30,6 +30,7 @@ from teu.container.exec import Execs
 from teu.container.exits import Exits
 from teu.container.health import HealthMonitor
 from teu.container.lifecycle import Lifecycle
+from teu.container.links import Links
 from teu.container.listing import Listing
 from teu.container.looks import Looks
 from teu.container.plugs import Plugs
@@ -131,6 +132,8 @@ class Daemon:
         events = EventBus(EventStore(db))
         containers = Containers(ContainerStore(db), events)
         runtime = RuntimeService(runtime_config(config))
+        networks = NetworkService(db, config.exec_root, network_config(config))
+        networks.is_going = containers.is_going
         services = Services(
             paths=Paths(config.data_root, config.exec_root),
             defaults=_defaults(config),
@@ -141,7 +144,8 @@ class Daemon:
                 self._registry,
                 _Users(containers),
             ),
-            networks=NetworkService(db, config.exec_root, network_config(config)),
+            networks=networks,
+            etc=EtcFiles(network_config(config), networks),
             volumes=VolumeService(
                 VolumeStore(db), config.data_root / "volumes", containers.using_volume
             ),
@@ -156,7 +160,7 @@ class Daemon:
         remover = Remover(services, rootfs)
         health = HealthMonitor(services)
         exits = Exits(services, remover, health)
-        setup = Setup(services, rootfs, EtcFiles(network_config(self._config), services.networks))
+        setup = Setup(services, rootfs, Links(services))
         lifecycle = Lifecycle(services, setup, exits, remover, health)
         looks = Looks(services)
         engine = Engine(
