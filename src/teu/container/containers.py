@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from teu import ids
 from teu.container.container import Container
+from teu.container.state import is_active
 from teu.errors import Conflict, InvalidParameter, NotFound
 from teu.events import EventBus
 from teu.model.container import ContainerRecord, Status
@@ -95,6 +96,12 @@ class Containers:
 
     def using_volume(self, name: str) -> list[str]:
         return [c.id for c in self if any(m.name == name for m in c.record.mounts)]
+
+    def is_going(self, container_id: str) -> bool:
+        """Whether what a run of the container held is being freed, or already is: it has ended or
+        is being removed."""
+        container = self._by_id.get(container_id)
+        return container is None or not is_active(container.record)
 
     # --- changing ------------------------------------------------------------------------
 

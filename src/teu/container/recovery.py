@@ -30,6 +30,7 @@ from teu.container.rootfs import RootFilesystems
 from teu.container.services import Services
 from teu.errors import EngineError
 from teu.model.container import ContainerRecord, Status
+from teu.network.service import Live
 from teu.runtime.orphan import ExitStatus
 from teu.runtime.shim import Shim
 
@@ -72,7 +73,7 @@ class Recovery:
         found = await asyncio.gather(*(self._look(c) for c in kept))
         adopted = [c for c, what in zip(kept, found, strict=True) if isinstance(what, Shim)]
         await self._services.networks.restore(
-            [(c.id, c.name, c.record.sandbox, c.record.networks, c.record.ports) for c in adopted]
+            [Live(c.id, c.name, self._services.etc.servers(c.record)) for c in adopted]
         )
         await self._services.networks.reap({c.id for c in adopted})
         for container, what in zip(kept, found, strict=True):

@@ -35,6 +35,7 @@ from teu.container.exec import Execs
 from teu.container.exits import Exits
 from teu.container.health import HealthMonitor
 from teu.container.lifecycle import Lifecycle
+from teu.container.links import Links
 from teu.container.listing import Listing
 from teu.container.logdrivers import check_log
 from teu.container.looks import Looks
@@ -142,6 +143,8 @@ class Daemon:
         events = EventBus(EventStore(db))
         containers = self._users.containers = Containers(ContainerStore(db), events)
         runtime = RuntimeService(runtime_config(config))
+        networks = NetworkService(db, config.exec_root, network_config(config))
+        networks.is_going = containers.is_going
         services = Services(
             paths=Paths(config.data_root, config.exec_root),
             defaults=_defaults(config),
@@ -153,7 +156,8 @@ class Daemon:
                 self._users,
                 lambda action, image_id, about: events.publish("image", action, image_id, about),
             ),
-            networks=NetworkService(db, config.exec_root, network_config(config)),
+            networks=networks,
+            etc=EtcFiles(network_config(config), networks),
             volumes=VolumeService(
                 VolumeStore(db), config.data_root / "volumes", containers.using_volume
             ),
@@ -168,9 +172,8 @@ class Daemon:
         remover = Remover(services, rootfs)
         health = HealthMonitor(services)
         exits = Exits(services, remover, health)
-        etc = EtcFiles(network_config(self._config), services.networks)
-        setup = Setup(services, rootfs, etc)
-        builds = self._users.builds = self._build_builder(services, etc)
+        setup = Setup(services, rootfs, Links(services))
+        builds = self._users.builds = self._build_builder(services, services.etc)
         lifecycle = Lifecycle(services, setup, exits, remover, health)
         looks = Looks(services)
         engine = Engine(
