@@ -133,7 +133,7 @@ class Runner:
             open_stdin=False,
             stdin_once=False,
             console_size=None,
-            log=LogTarget(driver="none"),
+            log=LogTarget(),
         )
         try:
             return await self._shims.launch(spec, [client]), ours

@@ -207,7 +207,7 @@ class BuildService:
         found = self._exports.get(image_id)
         if found is None:
             raise NotFound(f"no cache was exported with {image_id}")
-        return self._parts.images.from_thread(partial(self._parts.images.caches.archive, *found))
+        return self._parts.images.caches.archive(*found)
 
     async def tree(self, ref: str) -> AsyncIterator[bytes]:
         """The file system of an image as a tar. Raises: NoSuchImage, SystemFailure."""

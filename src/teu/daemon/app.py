@@ -35,7 +35,9 @@ from teu.container.exec import Execs
 from teu.container.exits import Exits
 from teu.container.health import HealthMonitor
 from teu.container.lifecycle import Lifecycle
+from teu.container.links import Links
 from teu.container.listing import Listing
+from teu.container.logdrivers import check_log
 from teu.container.looks import Looks
 from teu.container.plugs import Plugs
 from teu.container.prune import Pruner
@@ -47,8 +49,10 @@ from teu.container.setup import Setup
 from teu.container.stats import Stats
 from teu.container.streams import Streams
 from teu.container.update import Updater
+from teu.container.view import Views
 from teu.daemon.config import DaemonConfig
 from teu.daemon.translate import network_config, registry_config, runtime_config
+from teu.errors import InvalidParameter
 from teu.events import EventBus
 from teu.image.service import ImageService
 from teu.model.config import LogConfig
@@ -104,7 +108,7 @@ class Daemon:
         await self._engine.builds.start(services.runtime, services.shims)
         await recovery.run()
         services.images.collect()  # layers that no image, container or cached step needs
-        await recovery.start_wanted()
+        recovery.start_wanted()
 
     async def stop(self) -> None:
         """Ends streams, lets changes under way finish (bounded), leaves containers running."""
@@ -139,6 +143,8 @@ class Daemon:
         events = EventBus(EventStore(db))
         containers = self._users.containers = Containers(ContainerStore(db), events)
         runtime = RuntimeService(runtime_config(config))
+        networks = NetworkService(db, config.exec_root, network_config(config))
+        networks.is_going = containers.is_going
         services = Services(
             paths=Paths(config.data_root, config.exec_root),
             defaults=_defaults(config),
@@ -148,8 +154,10 @@ class Daemon:
                 config.data_root,
                 self._registry,
                 self._users,
+                lambda action, image_id, about: events.publish("image", action, image_id, about),
             ),
-            networks=NetworkService(db, config.exec_root, network_config(config)),
+            networks=networks,
+            etc=EtcFiles(network_config(config), networks),
             volumes=VolumeService(
                 VolumeStore(db), config.data_root / "volumes", containers.using_volume
             ),
@@ -164,9 +172,8 @@ class Daemon:
         remover = Remover(services, rootfs)
         health = HealthMonitor(services)
         exits = Exits(services, remover, health)
-        etc = EtcFiles(network_config(self._config), services.networks)
-        setup = Setup(services, rootfs, etc)
-        builds = self._users.builds = self._build_builder(services, etc)
+        setup = Setup(services, rootfs, Links(services))
+        builds = self._users.builds = self._build_builder(services, services.etc)
         lifecycle = Lifecycle(services, setup, exits, remover, health)
         looks = Looks(services)
         engine = Engine(
@@ -183,14 +190,14 @@ class Daemon:
             pruner=Pruner(services, lifecycle, looks),
             committer=Committer(services, rootfs, lifecycle),
             rootfs=rootfs,
-            archives=Archives(services, rootfs),
+            archives=Archives(services, Views(rootfs)),
             updater=Updater(services),
             builds=builds,
             health=health,
             system=System(services, looks, events, self._about),
             registry=self._registry,
         )
-        return engine, Recovery(services, rootfs, lifecycle, exits, remover, health)
+        return engine, Recovery(services, rootfs, lifecycle, exits, remover, engine.execs, health)
 
     def _build_builder(self, services: Services, etc: EtcFiles) -> BuildService:
         assert self._db is not None
@@ -243,10 +250,19 @@ class _Users:
     def layers_in_use(self) -> set[str]:
         return self.containers.layers_in_use() | self.builds.layers_in_use()
 
+    def layers_mounted(self) -> dict[str, str]:
+        return self.containers.layers_mounted()
+
 
 def _defaults(config: DaemonConfig) -> Defaults:
+    """Raises: InvalidParameter for log options that no container could be started with."""
+    log = LogConfig(type=config.log_driver, config=dict(config.log_opts))
+    try:
+        check_log(log)
+    except InvalidParameter as error:
+        raise InvalidParameter(f"failed to set log opts: {error.message}") from error
     return Defaults(
-        log=LogConfig(type=config.log_driver, config=dict(config.log_opts)),
+        log=log,
         stop_timeout_s=config.default_stop_timeout_s,
         boot_id=BOOT_ID.read_text().strip(),
     )

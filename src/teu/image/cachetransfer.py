@@ -9,7 +9,7 @@ image's.
     directory  an OCI layout; its layers are not compressed
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +93,11 @@ class CacheTransfer:
         data = _manifest(document, layers)
         await target.manifest(data, OCI_MANIFEST, name.tag or digest_of(data))
 
-    def archive(self, document: bytes, stacks: Iterable[Sequence[str]]) -> Iterator[bytes]:
-        """An OCI layout as a tar, for a thread. Raises: DataLoss."""
+    def archive(self, document: bytes, stacks: list[list[str]]) -> AsyncIterator[bytes]:
+        """An OCI layout as a tar. Raises: DataLoss."""
+        return self._stock.from_thread(lambda: self._layout(document, stacks))
+
+    def _layout(self, document: bytes, stacks: list[list[str]]) -> Iterator[bytes]:
         yield build(_directory("blobs/")) + build(_directory(_BLOBS))
         layers = []
         for diff_id, chain_id in _layers_of(stacks).items():

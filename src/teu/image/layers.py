@@ -24,7 +24,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from teu.errors import DataLoss, SystemFailure
+from teu.errors import DataLoss, EngineError, SystemFailure
 from teu.store.images import LayerRow
 from teu.sys.atomicfile import sync_filesystem
 from teu.sys.beneath import open_beneath, remove_tree
@@ -34,6 +34,7 @@ from teu.sys.placement import spread_subdirectories
 from teu.sys.skeleton import SkeletonWriter, archive_bytes, reassemble
 from teu.sys.tarheader import REGULAR, SYMLINK
 from teu.sys.tarstream import TarStream
+from teu.sys.treecheck import differences
 from teu.sys.unpack import Unpacker
 
 _SUFFIXES = ("partial", "skeleton", "orphans")
@@ -173,11 +174,7 @@ class LayerFiles:
         """
         base = self._root / row.directory
         digest = hashlib.sha256()
-        skeleton, orphans = (
-            self._beside(row.directory, "skeleton"),
-            self._beside(row.directory, "orphans"),
-        )
-        for piece in reassemble(skeleton, base, orphans):
+        for piece in self._reassembled(row):
             digest.update(piece)
             yield piece
         if f"sha256:{digest.hexdigest()}" != row.diff_id:
@@ -195,6 +192,25 @@ class LayerFiles:
     def archive_bytes(self, row: LayerRow) -> int:
         """The length of `archive`. Raises: DataLoss."""
         return archive_bytes(self._beside(row.directory, "skeleton"))
+
+    def check(self, row: LayerRow) -> list[str]:
+        """What is wrong with a layer: nothing, when its archive can be made again and all its
+        entries are in the tree as the archive has them."""
+        base = self._root / row.directory
+        try:
+            pieces = Hashed(Pieces(self._reassembled(row)))
+            found = differences(TarStream(pieces), base)
+        except (EngineError, OSError) as error:
+            return [str(error)]
+        if pieces.digest != row.diff_id:
+            found.append("the contents of files were changed or damaged")
+        return found
+
+    def _reassembled(self, row: LayerRow) -> Iterator[bytes]:
+        name = row.directory
+        return reassemble(
+            self._beside(name, "skeleton"), self._root / name, self._beside(name, "orphans")
+        )
 
     def clone(self, row: LayerRow) -> StagedLayer:
         """A second unpacked copy, for another place in a stack of layers. Raises: DataLoss."""

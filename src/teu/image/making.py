@@ -77,7 +77,7 @@ class Maker:
         made = Made(
             config=apply_changes(ContainerConfig(), changes),
             platform=parse_platform(platform),
-            comment=message or "Imported from -",
+            comment=message,
         )
         layer = await self._stage_stream(stream)
         return await self._store(None, layer, made, names)

@@ -67,6 +67,19 @@ def open_directory(root_fd: int, path: bytes) -> int:
     return open_beneath(root_fd, path, os.O_PATH | os.O_DIRECTORY)
 
 
+def set_mode(parent_fd: int, name: bytes, mode: int) -> None:
+    """chmod(2) that follows no symlink, also none that a container has just put there.
+
+    Raises: OSError.
+    """
+    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
+    try:
+        if not stat.S_ISLNK(os.fstat(fd).st_mode):
+            os.chmod(f"/proc/self/fd/{fd}", mode)
+    finally:
+        os.close(fd)
+
+
 def remove_tree(parent_fd: int, name: bytes) -> None:
     """Removes `name` and everything below it; symlinks are never followed; missing is fine.
 
