@@ -79,6 +79,7 @@ TABLE: tuple[Row, ...] = (
     ("context use", "", (), "context", "Choose the current context"),
     ("builder build", "", (), "build", "Build an image from a Dockerfile"),
     ("builder prune", "", (), "prune", "Remove the build cache"),
+    ("builder shell", "", (), "buildshell", "Enter a build step that failed"),
     ("registry serve", "", (), "registry", "Run a registry server"),
     ("registry passwd", "", (), "registry", "Add a user to a registry's password file"),
     ("inspect", "", (), "inspect", "Show everything known about objects of any type"),

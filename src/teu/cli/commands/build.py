@@ -38,6 +38,10 @@ _TAR = {"Content-Type": "application/x-tar"}
 
 def build(session: Session, options: Options, words: list[str]) -> int:
     """Builds an image; with -q its id is all that is printed."""
+    if words[0] == "shell" and not os.path.exists("shell"):
+        from teu.cli.commands.buildshell import shell
+
+        return shell(session, options, [])
     outputs = read_outputs(options)
     query = _query(session, options)
     quiet = options.flag("quiet") or writes_to_stdout(outputs)
@@ -45,6 +49,11 @@ def build(session: Session, options: Options, words: list[str]) -> int:
     query |= {"progress": "events" if view else None, "q": quiet or None}
     body = _inputs(session, options, words[0], query)
     headers = {**_TAR, "X-Registry-Config": _logins(session)}
+    if options.flag("check"):
+        answer = session.client.request("POST", "/build", query | {"check": "1"}, body, headers)
+        found = session.client.finish_json(answer)
+        session.out(found["Text"])
+        return 1 if found["Warnings"] else 0
     image = _follow(session.client.stream("POST", "/build", query, body, headers), view, quiet)
     if options.flag("quiet"):
         session.out(f"{image}\n")
@@ -211,6 +220,7 @@ _FLAGS = (
     Flag("cache-from", "", "list", "Take cached results from there, too"),
     Flag("cache-to", "", "list", "Write results there (type=inline, registry or local)"),
     Flag("cgroup-parent", "", "string", "Parent cgroup of the commands"),
+    Flag("check", "", "bool", "Check the Dockerfile and build nothing"),
     Flag("compress", "", "bool", "Accepted and ignored", hidden=True),
     Flag("cpu-period", "", "int", "Limit the CPU period (CFS)"),
     Flag("cpu-quota", "", "int", "Limit the CPU quota (CFS)"),
