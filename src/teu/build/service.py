@@ -227,7 +227,8 @@ class BuildService:
             chain = set(state.diff_ids)
             inline = document_of(r for r in records if chain.issuperset(r.diff_ids))
         data = config_json(stage, state, request, created_ns, inline)
-        return await self._parts.images.workshop.store(data, ())
+        annotations = request.annotations
+        return await self._parts.images.workshop.store(data, (), annotations=annotations)
 
     async def _export_cache(
         self,

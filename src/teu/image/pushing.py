@@ -25,6 +25,9 @@ from teu.model.image import (
     DOCKER_CONFIG,
     DOCKER_LAYER_GZIP,
     DOCKER_MANIFEST,
+    OCI_CONFIG,
+    OCI_LAYER_GZIP,
+    OCI_MANIFEST,
     Descriptor,
     Image,
     Manifest,
@@ -154,11 +157,20 @@ class _Push:
 
     def _manifest(self, config: Descriptor, layers: list[Descriptor]) -> tuple[bytes, str]:
         digests = [layer.digest for layer in layers]
+        annotations = self._image.record.annotations
         for data, manifest in manifests_of(self._stock, self._image):
             same = [layer.digest for layer in manifest.layers] == digests
+            same = same and (manifest.annotations or {}) == (
+                annotations or manifest.annotations or {}
+            )
             if same and manifest.config.digest == config.digest:
                 return data, manifest.media_type or DOCKER_MANIFEST
         plain = [Descriptor(layer.media_type, layer.digest, layer.size) for layer in layers]
+        if annotations:  # only OCI's manifest has them
+            config = Descriptor(OCI_CONFIG, config.digest, config.size)
+            plain = [Descriptor(OCI_LAYER_GZIP, layer.digest, layer.size) for layer in plain]
+            annotated = Manifest(2, config, plain, OCI_MANIFEST, annotations)
+            return msgspec.json.encode(annotated), OCI_MANIFEST
         made = Manifest(2, config, plain, DOCKER_MANIFEST)
         return msgspec.json.encode(made), DOCKER_MANIFEST
 

@@ -482,3 +482,25 @@ def test_a_daemon_that_stops_ends_its_builds(private_engine: Engine) -> None:
     assert not [p for p in _commands() if "sleep 302" in p]
     assert no_steps_left(private_engine)
     private_engine.start()
+
+
+# --- networks -------------------------------------------------------------------------------
+
+
+def test_commands_join_a_network(engine: Engine, cli: Cli, names: Names) -> None:
+    network, server = names("n"), names("s")
+    cli.ok("network", "create", network)
+    cli.ok("run", "-d", "--name", server, "--network", network, "busybox", "sleep", "300")
+    done = build(engine, FROM + f"RUN ping -c1 -W5 {server}\n", networkmode=network, nocache=1)
+    assert done.image, done
+    lost = build(engine, FROM + "RUN ls /sys/class/net && ls nope\n", networkmode="none")
+    assert "lo" in lost.log.split()
+    assert "eth0" not in lost.log
+    unknown = build(engine, FROM + f"RUN true {names('x')}\n", networkmode="no-such-network")
+    assert "no-such-network" in unknown.error
+
+
+def test_platforms_that_do_not_exist(engine: Engine) -> None:
+    refused = build(engine, FROM, platform="foobar")
+    assert refused.status == 400
+    assert "unknown operating system or architecture" in refused.error

@@ -108,8 +108,9 @@ def _inputs(session: Session, options: Options, where: str, query: Query) -> Bod
         return b""
     context = LocalContext(where, asked)
     build_session = BuildSession(session)
-    if build_session.open(context.dockerfile_text, context.dockerfile, options.text("target")):
-        build_session.send_files(context)
+    target = options.text("target")
+    has_sessions = build_session.open(context.dockerfile_text, context.dockerfile, target)
+    if has_sessions and build_session.send_files(context):
         return _with_session(build_session, options, query)
     _refuse_session_flags(options)
     name = context.sent_dockerfile
@@ -177,10 +178,29 @@ def _query(session: Session, options: Options) -> Query:
         "securityopt": _json(options.texts("security-opt")),
         "allow": _json(csv_values(options.texts("allow"))),
         "nocachefilter": _json(csv_values(options.texts("no-cache-filter"))),
+        "annotations": _json(_annotations(options)),
         "explain": options.flag("explain") or None,
         "rm": "1",
     }
     return query
+
+
+def _annotations(options: Options) -> dict[str, str]:
+    """`manifest:KEY=VALUE` or `KEY=VALUE`: of the image's manifest. Raises: Failure."""
+    found = {}
+    for text in options.texts("annotation"):
+        level, colon, rest = text.partition(":")
+        key = level.partition("=")[0]
+        if colon and key == level and level.startswith(("manifest", "index")):
+            if level.startswith("index"):
+                raise Failure(f"annotation {text!r}: only those of manifests are supported")
+            name, given, value = rest.partition("=")
+        else:
+            name, given, value = text.partition("=")
+        if not name or not given:
+            raise Failure(f"invalid annotation {text!r}: use KEY=VALUE")
+        found[name] = value
+    return found
 
 
 def _json(value: Any) -> str | None:
@@ -215,6 +235,7 @@ def _logins(session: Session) -> str:
 _FLAGS = (
     Flag("add-host", "", "list", "Add a line HOST:IP to /etc/hosts of the commands"),
     Flag("allow", "", "list", "Allow network.host or security.insecure to the commands"),
+    Flag("annotation", "", "list", "Set an annotation of the image's manifest (KEY=VALUE)"),
     Flag("build-arg", "", "list", "Give an ARG a value"),
     Flag("build-context", "", "list", "Another context (NAME=DIRECTORY or docker-image://NAME)"),
     Flag("cache-from", "", "list", "Take cached results from there, too"),
