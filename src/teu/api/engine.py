@@ -18,6 +18,7 @@ from teu.container.stats import Stats
 from teu.container.streams import Streams
 from teu.container.update import Updater
 from teu.events import EventBus
+from teu.image.remote import RemoteImages
 from teu.registry.client import RegistryClient
 from teu.system import System
 
@@ -42,3 +43,4 @@ class Engine:
     health: HealthMonitor
     system: System
     registry: RegistryClient
+    remote: RemoteImages

@@ -1,10 +1,6 @@
 """`/images/…`, `/commit`."""
 
-import base64
-import binascii
-import json
 from contextlib import aclosing
-from typing import Any
 
 from aiohttp import web
 
@@ -13,9 +9,11 @@ from teu.api.call import Call, answer
 from teu.api.engine import Engine
 from teu.api.headers import HEADERS
 from teu.api.progress import Emit, stream_progress
+from teu.api.registryauth import registry_auth
 from teu.api.router import Route
 from teu.errors import InvalidParameter, NotImplementedYet
 from teu.model.config import ContainerConfig
+from teu.model.reference import Reference
 
 _MANIFESTS_SINCE = (1, 47)
 
@@ -32,7 +30,6 @@ class ImageRoutes:
             Route("POST", "/images/create", self.create),
             Route("POST", "/images/load", self.load),
             Route("POST", "/images/prune", self.prune),
-            Route("GET", "/images/search", self.search),
             Route("GET", "/images/get", self.save_many),
             Route("GET", "/images/{name:path}/json", self.inspect),
             Route("GET", "/images/{name:path}/history", self.history),
@@ -69,11 +66,6 @@ class ImageRoutes:
     async def history(self, call: Call) -> web.StreamResponse:
         return answer(self._images.history(call.params["name"], call.text("platform")))
 
-    async def search(self, call: Call) -> web.StreamResponse:
-        raise NotImplementedYet(
-            "searching needs Docker Hub's search service, which this engine does not ask"
-        )
-
     # --- bringing in and out ---------------------------------------------------------------
 
     async def create(self, call: Call) -> web.StreamResponse:
@@ -87,11 +79,11 @@ class ImageRoutes:
         if tag:
             name += f"@{tag}" if tag.startswith("sha256:") else f":{tag}"
         auth = registry_auth(call)
+        parsed = Reference.parse(name)
+        pull = self._images.pull if parsed.tag or parsed.digest else self._images.pull_tags
 
         async def work(emit: Emit) -> None:
-            image = await self._images.pull(
-                name, platform=call.text("platform"), auth=auth, progress=emit
-            )
+            image = await pull(name, platform=call.text("platform"), auth=auth, progress=emit)
             self._tell("pull", name, image.id)
 
         return await stream_progress(call, self._tasks, f"pull {name}", work)
@@ -149,7 +141,13 @@ class ImageRoutes:
         auth = registry_auth(call)
 
         async def work(emit: Emit) -> None:
-            await self._images.push(name, tag=call.text("tag"), auth=auth, progress=emit)
+            await self._images.push(
+                name,
+                tag=call.text("tag"),
+                platform=call.text("platform"),
+                auth=auth,
+                progress=emit,
+            )
             self._tell("push", name, name)
 
         return await stream_progress(call, self._tasks, f"push {name}", work)
@@ -203,17 +201,3 @@ class ImageRoutes:
 
     def _tell(self, action: str, name: str, image_id: str) -> None:
         self._engine.events.publish("image", action, image_id, {"name": name})
-
-
-def registry_auth(call: Call) -> dict[str, Any] | None:
-    """`X-Registry-Auth`: base64url of JSON. Raises: InvalidParameter."""
-    raw = call.request.headers.get("X-Registry-Auth", "")
-    if not raw:
-        return None
-    try:
-        decoded = json.loads(base64.urlsafe_b64decode(raw + "=" * (-len(raw) % 4)))
-    except (binascii.Error, ValueError) as error:
-        raise InvalidParameter(f"invalid X-Registry-Auth header: {error}") from None
-    if not isinstance(decoded, dict):
-        raise InvalidParameter("invalid X-Registry-Auth header: not a JSON object")
-    return decoded

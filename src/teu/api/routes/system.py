@@ -76,8 +76,8 @@ class SystemRoutes:
         body = await call.body(AuthConfig)
         fields = {name: getattr(body, name) for name in AuthConfig.__struct_fields__}
         address = fields.pop("serveraddress")
-        await self._engine.registry.login(address, fields)
-        return answer({"Status": "Login Succeeded", "IdentityToken": ""})
+        token = await self._engine.registry.login(address, fields)
+        return answer({"Status": "Login Succeeded", "IdentityToken": token})
 
     async def disk_usage(self, call: Call) -> web.StreamResponse:
         """A container's size counts its logs as well (also told apart, as `SizeLogs`)."""
