@@ -66,24 +66,25 @@ class LayerUpload:
         return f"sha256:{self._hash.hexdigest()}"
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        self._hash, self.sent_bytes = hashlib.sha256(), 0
+        summed, self.sent_bytes = hashlib.sha256(), 0
+        self._hash = summed  # an earlier attempt's thread may still be adding to its own
         told = Throttled(self._progress, "Pushing", self._row.diff_id[_ID], self._row.size_bytes)
-        async for piece in _from_thread(self._stock, self._compressed):
+        async for piece in _from_thread(self._stock, lambda: self._compressed(summed)):
             self.sent_bytes += len(piece)
             told(self.sent_bytes)
             yield piece
 
-    def _compressed(self) -> Iterator[bytes]:
+    def _compressed(self, summed: "hashlib._Hash") -> Iterator[bytes]:
         compressor = isal_zlib.compressobj(_GZIP_LEVEL, wbits=_GZIP_WINDOW)
         batch = b""
         for piece in self._stock.layers.archive(self._row):
             batch += compressor.compress(piece)
             if len(batch) >= _BATCH_BYTES:
-                self._hash.update(batch)
+                summed.update(batch)
                 yield batch
                 batch = b""
         batch += compressor.flush()
-        self._hash.update(batch)
+        summed.update(batch)
         yield batch
 
 

@@ -8,6 +8,7 @@ Source: OCI distribution-spec 1.1, "Pushing Content".
 """
 
 import asyncio
+import io
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
@@ -119,13 +120,13 @@ class Uploader:
         if known_bytes is not None:
             location = _with_digest(location, upload.digest)
         try:
-            async with (
-                asyncio.timeout(stall_s) as limit,
-                aclosing(upload.chunks()) as chunks,
-            ):
-                body = _watched(chunks, limit, stall_s, stall_s * _COMMIT_PATIENCE)
+            async with asyncio.timeout(stall_s) as limit:
+                body = _Feed(upload.chunks(), limit, stall_s, stall_s * _COMMIT_PATIENCE)
                 good = (202,) if known_bytes is None else (201, 204)
-                location = await self._call(method, location, good, body, headers)
+                try:
+                    location = await self._call(method, location, good, body, headers)
+                finally:
+                    await body.close()
         except TimeoutError as error:
             raise BrokenTransfer(
                 f"{shown(method, location)}: the registry takes no more data"
@@ -141,7 +142,7 @@ class Uploader:
                     "Content-Range": f"{sent}-{sent + len(piece) - 1}",
                     "Content-Length": str(len(piece)),
                 }
-                location = await self._call("PATCH", location, (202,), piece, headers)
+                location = await self._call("PATCH", location, (202,), io.BytesIO(piece), headers)
                 sent += len(piece)
         return location
 
@@ -163,7 +164,7 @@ class Uploader:
         method: str,
         url: str,
         good: tuple[int, ...],
-        data: bytes | AsyncIterator[bytes] | None = None,
+        data: bytes | io.BytesIO | AsyncIterator[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> str:
         """The answer's Location, absolute (empty when it has none).
@@ -213,15 +214,48 @@ def _with_digest(location: str, digest: str) -> str:
     return str(URL(location, encoded=True).update_query({"digest": digest}))
 
 
-async def _watched(
-    chunks: AsyncIterator[bytes], limit: asyncio.Timeout, stall_s: float, commit_s: float
-) -> AsyncGenerator[bytes, None]:
-    """Every chunk that could be sent gives the next one its time; the last one, the answer."""
-    now: Callable[[], float] = asyncio.get_running_loop().time
-    async for chunk in chunks:
-        limit.reschedule(now() + stall_s)
-        yield chunk
-    limit.reschedule(now() + commit_s)
+class _Feed:
+    """The body of a streamed request. Every chunk that could be sent gives the next one its time;
+    the last one, the answer.
+
+    aiohttp reads it in a task of its own and drops it where that task is when the request ends
+    early; only `close` ends whatever makes the chunks.
+    """
+
+    def __init__(
+        self,
+        chunks: AsyncGenerator[bytes, None],
+        limit: asyncio.Timeout,
+        stall_s: float,
+        commit_s: float,
+    ) -> None:
+        self._chunks = chunks
+        self._limit = limit
+        self._stall_s = stall_s
+        self._commit_s = commit_s
+        self._reading = asyncio.Lock()
+        self._now: Callable[[], float] = asyncio.get_running_loop().time
+
+    def __aiter__(self) -> "_Feed":
+        return self
+
+    async def __anext__(self) -> bytes:
+        async with self._reading:
+            try:
+                chunk = await anext(self._chunks)
+            except StopAsyncIteration:
+                self._give(self._commit_s)
+                raise
+            self._give(self._stall_s)
+            return chunk
+
+    def _give(self, time_s: float) -> None:
+        if not self._limit.expired():
+            self._limit.reschedule(self._now() + time_s)
+
+    async def close(self) -> None:
+        async with self._reading:
+            await self._chunks.aclose()
 
 
 async def _of_size(
