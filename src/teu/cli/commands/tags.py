@@ -21,7 +21,7 @@ def tags(session: Session, options: Options, names: list[str]) -> int:
     headers = {"X-Registry-Auth": registry_auth(session.config, name.domain)}
     client = session.client
     response = client.request("GET", f"/distribution/{name.repository}/tags", headers=headers)
-    for tag in client.finish_json(response).get("Tags") or ():
+    for tag in sorted(client.finish_json(response).get("Tags") or ()):
         session.out(f"{tag}\n" if options.flag("quiet") else f"{name.familiar_repository}:{tag}\n")
     return 0
 
