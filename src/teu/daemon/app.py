@@ -18,6 +18,7 @@ from teu.api.routes.archive import ArchiveRoutes
 from teu.api.routes.build import BuildRoutes
 from teu.api.routes.buildsessions import BuildSessionRoutes
 from teu.api.routes.containers import ContainerRoutes
+from teu.api.routes.distribution import DistributionRoutes
 from teu.api.routes.exec import ExecRoutes
 from teu.api.routes.images import ImageRoutes
 from teu.api.routes.networks import NetworkRoutes
@@ -51,9 +52,10 @@ from teu.container.streams import Streams
 from teu.container.update import Updater
 from teu.container.view import Views
 from teu.daemon.config import DaemonConfig
-from teu.daemon.translate import network_config, registry_config, runtime_config
+from teu.daemon.translate import mirrors, network_config, registry_config, runtime_config
 from teu.errors import InvalidParameter
 from teu.events import EventBus
+from teu.image.remote import RemoteImages
 from teu.image.service import ImageService
 from teu.model.config import LogConfig
 from teu.network.files import EtcFiles
@@ -196,6 +198,7 @@ class Daemon:
             health=health,
             system=System(services, looks, events, self._about),
             registry=self._registry,
+            remote=RemoteImages(self._registry),
         )
         return engine, Recovery(services, rootfs, lifecycle, exits, remover, engine.execs, health)
 
@@ -223,7 +226,7 @@ class Daemon:
             labels=list(config.labels),
             debug=config.debug,
             insecure_registries=list(config.insecure_registries),
-            mirrors=list(config.registry_mirrors),
+            mirrors=mirrors(config),
             log_driver=config.log_driver,
             runtimes=runtime.known(),
             default_runtime=runtime.default_runtime,
@@ -269,6 +272,7 @@ def _routes(engine: Engine) -> list[Route]:
         ArchiveRoutes(engine),
         ExecRoutes(engine),
         ImageRoutes(engine),
+        DistributionRoutes(engine),
         NetworkRoutes(engine),
         VolumeRoutes(engine),
         SystemRoutes(engine),

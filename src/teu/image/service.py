@@ -229,8 +229,8 @@ class ImageService:
         auth: Mapping[str, Any] | None = None,
         progress: Progress,
     ) -> Image:
-        """Fetches an image that is not there yet, or is older here. `progress` gets Docker's
-        JSON messages.
+        """Fetches an image (or artifact) that is not there yet, or is older here; all of an
+        index for the platform `all`. `progress` gets Docker's JSON messages.
 
         Cancel: stops, and keeps what was downloaded for the next attempt.
         Crash: the next start removes everything but resumable parts.
@@ -248,6 +248,22 @@ class ImageService:
                 if name != helloworld.NAME:
                     raise
                 return await helloworld.built_in(self._stock, error, progress)
+
+    async def pull_tags(
+        self,
+        repository: str,
+        *,
+        platform: str = "",
+        auth: Mapping[str, Any] | None = None,
+        progress: Progress,
+    ) -> Image:
+        """`pull` for every tag of a repository; the last one's image."""
+        name = Reference.parse(repository)
+        parse_platform(platform)
+        async with self._tidy():
+            return await self._puller.pull_tags(
+                name, platform=platform, auth=auth, progress=progress
+            )
 
     async def load(
         self, stream: AsyncIterator[bytes], progress: Progress, platform: str = ""
@@ -328,16 +344,19 @@ class ImageService:
         reference: str,
         *,
         tag: str = "",
+        platform: str = "",
         auth: Mapping[str, Any] | None = None,
         progress: Progress,
     ) -> None:
         """Sends an image to the registry in its name; without a tag, all tags of the repository.
+        Of an image in several platforms all that are here, or the one asked for.
 
-        Raises: NotHere, Unauthorized, Forbidden, RegistryUnreachable, BrokenTransfer, DataLoss.
+        Raises: NotHere, NoSuchVariant, Unauthorized, Forbidden, RegistryUnreachable,
+        BrokenTransfer, DataLoss.
         """
         name = Reference.parse(reference)
         name = name.with_tag(tag) if tag else name
-        await self._pusher.push(name, auth, progress)
+        await self._pusher.push(name, auth, progress, platform)
 
     # --- giving out ---------------------------------------------------------------------
 
