@@ -84,16 +84,15 @@ class LayerFiles:
         tree.chmod(0o755)
         with ExitStack() as stack:
             archive, compression = decoded(source)
-            if compression:
-                archive = stack.enter_context(ReadAhead(archive))
             hashed = Hashed(archive)
+            ahead = stack.enter_context(ReadAhead(hashed))
             skeleton = SkeletonWriter(
                 self._root / f"{number}.skeleton", self._root / f"{number}.orphans"
             )
             stack.callback(skeleton.close)
             unpacker = Unpacker(tree, whiteouts=True, skeleton=skeleton)
             stack.callback(unpacker.close)
-            result = unpacker.run(TarStream(hashed, skeleton.raw))
+            result = unpacker.run(TarStream(ahead, skeleton.raw))
             skeleton.finish()
         return StagedLayer(number, hashed.digest, result.size_bytes, result.implied, compression)
 
