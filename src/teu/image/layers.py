@@ -32,7 +32,7 @@ from teu.sys.codec import Hashed, ReadAhead, Source, decoded
 from teu.sys.placement import spread_subdirectories
 from teu.sys.skeleton import SkeletonWriter, archive_bytes, reassemble
 from teu.sys.tarstream import TarStream
-from teu.sys.treecheck import differences
+from teu.sys.treecheck import compared, differences
 from teu.sys.unpack import Unpacker
 
 _SUFFIXES = ("partial", "skeleton", "orphans")
@@ -157,11 +157,20 @@ class LayerFiles:
         try:
             pieces = Hashed(Pieces(self._reassembled(row)))
             found = differences(TarStream(pieces), base)
+            if pieces.digest != row.diff_id:
+                return [*found, "the contents of files were changed or damaged"]
+            return self._confirmed(row) if found else []
         except (EngineError, OSError) as error:
             return [str(error)]
-        if pieces.digest != row.diff_id:
-            found.append("the contents of files were changed or damaged")
-        return found
+
+    def _confirmed(self, row: LayerRow) -> list[str]:
+        """The differences to the tree that the layer's archive unpacks to."""
+        fresh = self.clone(row)
+        try:
+            [tree] = self._root.glob(f"{fresh.number}.*.partial")
+            return compared(self._root / row.directory, tree, set(fresh.implied))
+        finally:
+            self.discard(fresh)
 
     def _reassembled(self, row: LayerRow) -> Iterator[bytes]:
         name = row.directory
