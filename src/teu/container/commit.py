@@ -46,10 +46,17 @@ class Committer:
                 comment=comment,
                 changes=changes,
             )
+            facts = {"comment": comment, "imageID": image.id, "imageRef": ""}
+            if image.repo_tags:
+                facts["imageRef"] = image.repo_tags[0]
+                labels = image.config.config.labels or {}
+                self._services.events.publish(
+                    "image", "tag", image.id, {**labels, "name": image.repo_tags[0]}
+                )
+            self._services.containers.tell(container, "commit", lasting=True, **facts)
         finally:
             if paused and container.record.status is Status.PAUSED:
                 await self._lifecycle.unpause(container)
-        self._services.containers.tell(container, "commit", imageID=image.id, imageRef=name)
         return image
 
     async def export(self, container: Container) -> AsyncIterator[bytes]:

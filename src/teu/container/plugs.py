@@ -33,7 +33,8 @@ class Plugs:
                 )
             record.networks[network.name] = settings
             self._services.containers.save(container)
-        self._tell("connect", container, network)
+        if container.running:  # else it is told at the start
+            self._tell("connect", container, network)
 
     async def disconnect(self, container: Container, network: NetworkRecord) -> None:
         """Raises: Conflict, Forbidden."""
@@ -48,7 +49,8 @@ class Plugs:
                 await self._services.networks.disconnect(record.id, network.name, record.sandbox)
             del record.networks[network.name]
             self._services.containers.save(container)
-        self._tell("disconnect", container, network)
+        if container.running:
+            self._tell("disconnect", container, network)
 
     def _check(self, container: Container, network: NetworkRecord) -> None:
         mode = container.record.host.network_mode

@@ -14,8 +14,10 @@ from teu.api.engine import Engine
 from teu.api.headers import HEADERS
 from teu.api.progress import Emit, stream_progress
 from teu.api.router import Route
-from teu.errors import InvalidParameter, NotImplementedYet
+from teu.errors import EngineError, InvalidParameter, NotImplementedYet
 from teu.model.config import ContainerConfig
+from teu.model.image import Image
+from teu.model.reference import Reference
 
 _MANIFESTS_SINCE = (1, 47)
 
@@ -92,7 +94,7 @@ class ImageRoutes:
             image = await self._images.pull(
                 name, platform=call.text("platform"), auth=auth, progress=emit
             )
-            self._tell("pull", name, image.id)
+            self._tell_by_name("pull", name, image)
 
         return await stream_progress(call, self._tasks, f"pull {name}", work)
 
@@ -115,7 +117,9 @@ class ImageRoutes:
                 platform=call.text("platform"),
             )
             emit({"status": image.id})
-            self._tell("import", name or image.id, image.id)
+            for tag in image.repo_tags:
+                self._tell("tag", image.id, tag)
+            self._tell("import", image.id, image.id)
 
         return await stream_progress(call, self._tasks, "import", work)
 
@@ -142,6 +146,8 @@ class ImageRoutes:
             async for piece in pieces:
                 await response.write(piece)
         await response.write_eof()
+        for image_id in filter(None, {self._id_of(name) for name in names}):
+            self._tell("save", image_id, image_id)
         return response
 
     async def push(self, call: Call) -> web.StreamResponse:
@@ -150,7 +156,8 @@ class ImageRoutes:
 
         async def work(emit: Emit) -> None:
             await self._images.push(name, tag=call.text("tag"), auth=auth, progress=emit)
-            self._tell("push", name, name)
+            tag = call.text("tag")
+            self._tell_by_name("push", f"{name}:{tag}" if tag else name, None)
 
         return await stream_progress(call, self._tasks, f"push {name}", work)
 
@@ -160,10 +167,11 @@ class ImageRoutes:
         repo, tag = call.text("repo"), call.text("tag")
         target = f"{repo}:{tag}" if tag else repo
         image = self._images.tag(call.params["name"], target)
-        self._tell("tag", target, image.id)
+        self._tell("tag", image.id, Reference.parse(target).with_default_tag().familiar)
         return web.Response(status=status.CREATED)
 
     async def remove(self, call: Call) -> web.StreamResponse:
+        image_id = self._id_of(call.params["name"])
         removed = await self._tasks.shielded(
             self._images.remove(
                 call.params["name"],
@@ -173,15 +181,15 @@ class ImageRoutes:
             ),
             "remove image",
         )
-        for row in removed:
-            for what, ref in row.items():
-                self._tell("untag" if what == "Untagged" else "delete", ref, ref)
+        self._tell_removed(removed, image_id)
         return answer(removed)
 
     async def prune(self, call: Call) -> web.StreamResponse:
         removed, reclaimed = await self._tasks.shielded(
             self._images.prune(call.filters()), "prune images"
         )
+        self._tell_removed(removed, "")
+        self._engine.events.publish("image", "prune", "", {"reclaimed": str(reclaimed)})
         return answer({"ImagesDeleted": removed or None, "SpaceReclaimed": reclaimed})
 
     async def commit(self, call: Call) -> web.StreamResponse:
@@ -201,8 +209,41 @@ class ImageRoutes:
         )
         return answer({"Id": image.id}, status.CREATED)
 
-    def _tell(self, action: str, name: str, image_id: str) -> None:
-        self._engine.events.publish("image", action, image_id, {"name": name})
+    # --- telling -------------------------------------------------------------------------
+
+    def _id_of(self, name: str) -> str:
+        """Empty for what is no image (and for what is not there, which others report)."""
+        try:
+            return self._images.resolve(name).id
+        except EngineError:
+            return ""
+
+    def _tell(self, action: str, image_id: str, name: str) -> None:
+        """With the image's labels, while it is there."""
+        image = self._images.find(image_id)
+        labels = (image.config.config.labels if image else None) or {}
+        self._engine.events.publish("image", action, image_id, {**labels, "name": name})
+
+    def _tell_by_name(self, action: str, ref: str, image: Image | None) -> None:
+        """What concerns a registry names the image as it is called there."""
+        reference = Reference.parse(ref).with_default_tag()
+        labels = (image.config.config.labels if image else None) or {}
+        facts = {**labels, "name": reference.familiar_name}
+        self._engine.events.publish("image", action, reference.familiar, facts)
+
+    def _tell_removed(self, rows: list[dict[str, str]], image_id: str) -> None:
+        """Names are told as their image's id: `image_id`, or the one that is deleted next."""
+        waiting = 0
+        for row in rows:
+            if "Untagged" in row:
+                waiting += 1
+                continue
+            for _ in range(waiting):
+                self._tell("untag", image_id or row["Deleted"], image_id or row["Deleted"])
+            waiting = 0
+            self._tell("delete", row["Deleted"], row["Deleted"])
+        for _ in range(waiting):
+            self._tell("untag", image_id, image_id)
 
 
 def registry_auth(call: Call) -> dict[str, Any] | None:
