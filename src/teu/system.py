@@ -149,6 +149,10 @@ class System:
             "ContainerdCommit": {"ID": ""},
             "RuncCommit": {"ID": ""},
             "InitCommit": {"ID": ""},
+            "CDISpecDirs": self._services.runtime.cdi_directories,
+            "DiscoveredDevices": [
+                {"Source": "cdi", "ID": name} for name in self._services.runtime.cdi_devices()
+            ],
             "NEventsListener": self._events.listeners,
             "Warnings": [*_missing_limits(self._services.runtime), *about.warnings] or None,
         }

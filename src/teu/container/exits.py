@@ -25,6 +25,7 @@ LONGEST_DELAY_S = 60.0
 RESTART = "restart"  # intents of a record
 REMOVE = "remove"
 REMOVE_VOLUMES = "remove-volumes"
+UNPAUSE = "unpause"  # it is paused for the time of a commit
 LONG_RUN_S = 10.0  # a run this long resets the delay
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from functools import partial
 
 from teu.container import state
 from teu.container.container import Container, Outcome
-from teu.container.exits import REMOVE, REMOVE_VOLUMES, RESTART, Exits
+from teu.container.exits import REMOVE, REMOVE_VOLUMES, RESTART, UNPAUSE, Exits
 from teu.container.health import HealthMonitor
 from teu.container.mounts import make_sources
 from teu.container.plugevents import PlugEvents
@@ -280,6 +280,21 @@ class Lifecycle:
             await self._services.runtime.pause(container.record)
             self._health.suspend(container)
             self._moved(container, Status.PAUSED, "pause")
+
+    async def pause_for_now(self, container: Container) -> None:
+        """`pause` for the time of another change: a crash in between ends it."""
+        self._intend(container, UNPAUSE)
+        try:
+            await self.pause(container)
+        except BaseException:
+            self._intend(container, "")
+            raise
+
+    async def end_pause_for_now(self, container: Container) -> None:
+        if container.record.status is Status.PAUSED:
+            await self.unpause(container)
+        if container.record.intent == UNPAUSE:
+            self._intend(container, "")
 
     async def unpause(self, container: Container) -> None:
         async with container.lock:

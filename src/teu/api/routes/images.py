@@ -14,7 +14,9 @@ from teu.api.engine import Engine
 from teu.api.headers import HEADERS
 from teu.api.progress import Emit, stream_progress
 from teu.api.router import Route
-from teu.errors import EngineError, InvalidParameter, NotImplementedYet
+from teu.errors import InvalidParameter, NotImplementedYet
+from teu.image.bootstrap import Plan
+from teu.image.fetch import fetch
 from teu.model.config import ContainerConfig
 from teu.model.image import Image
 from teu.model.reference import Reference
@@ -34,6 +36,7 @@ class ImageRoutes:
             Route("POST", "/images/create", self.create),
             Route("POST", "/images/load", self.load),
             Route("POST", "/images/prune", self.prune),
+            Route("POST", "/images/bootstrap", self.bootstrap),
             Route("GET", "/images/search", self.search),
             Route("GET", "/images/get", self.save_many),
             Route("GET", "/images/{name:path}/json", self.inspect),
@@ -94,41 +97,49 @@ class ImageRoutes:
             image = await self._images.pull(
                 name, platform=call.text("platform"), auth=auth, progress=emit
             )
-            self._tell_by_name("pull", name, image)
+            self._tell("pull", name, image)
 
         return await stream_progress(call, self._tasks, f"pull {name}", work)
 
     async def _import(self, call: Call) -> web.StreamResponse:
-        if call.text("fromSrc") != "-":
-            raise NotImplementedYet(
-                "importing from a URL is not supported; fetch it first: curl URL | teu import -"
-            )
+        source = call.text("fromSrc")
         name = call.text("repo")
         if name and call.text("tag"):
             name += f":{call.text('tag')}"
         changes = call.values("changes")
 
         async def work(emit: Emit) -> None:
-            image = await self._images.import_image(
-                call.chunks(),
-                name=name,
-                changes=changes,
-                message=call.text("message"),
-                platform=call.text("platform"),
-            )
+            pieces = call.chunks() if source == "-" else fetch(source, emit)
+            async with aclosing(pieces):
+                image = await self._images.import_image(
+                    pieces,
+                    name=name,
+                    changes=changes,
+                    message=call.text("message") or f"Imported from {source}",
+                    platform=call.text("platform"),
+                )
             emit({"status": image.id})
-            for tag in image.repo_tags:
-                self._tell("tag", image.id, tag)
-            self._tell("import", image.id, image.id)
 
         return await stream_progress(call, self._tasks, "import", work)
 
+    async def bootstrap(self, call: Call) -> web.StreamResponse:
+        """Not Docker's: a base image out of the host's package mirror."""
+        plan = Plan(
+            source=call.text("source"),
+            name=call.text("name"),
+            mirror=call.text("mirror"),
+            variant=call.text("variant") or "minbase",
+            include=call.text("include"),
+        )
+
+        async def work(emit: Emit) -> None:
+            await self._images.bootstrap(plan, emit)
+
+        return await stream_progress(call, self._tasks, f"bootstrap {plan.source}", work)
+
     async def load(self, call: Call) -> web.StreamResponse:
         async def work(emit: Emit) -> None:
-            for image in await self._images.load(
-                call.chunks(), progress=emit, platform=call.text("platform")
-            ):
-                self._tell("load", image.id, image.id)
+            await self._images.load(call.chunks(), progress=emit, platform=call.text("platform"))
 
         return await stream_progress(call, self._tasks, "load", work)
 
@@ -146,8 +157,6 @@ class ImageRoutes:
             async for piece in pieces:
                 await response.write(piece)
         await response.write_eof()
-        for image_id in filter(None, {self._id_of(name) for name in names}):
-            self._tell("save", image_id, image_id)
         return response
 
     async def push(self, call: Call) -> web.StreamResponse:
@@ -157,7 +166,7 @@ class ImageRoutes:
         async def work(emit: Emit) -> None:
             await self._images.push(name, tag=call.text("tag"), auth=auth, progress=emit)
             tag = call.text("tag")
-            self._tell_by_name("push", f"{name}:{tag}" if tag else name, None)
+            self._tell("push", f"{name}:{tag}" if tag else name, None)
 
         return await stream_progress(call, self._tasks, f"push {name}", work)
 
@@ -166,12 +175,10 @@ class ImageRoutes:
     async def tag(self, call: Call) -> web.StreamResponse:
         repo, tag = call.text("repo"), call.text("tag")
         target = f"{repo}:{tag}" if tag else repo
-        image = self._images.tag(call.params["name"], target)
-        self._tell("tag", image.id, Reference.parse(target).with_default_tag().familiar)
+        self._images.tag(call.params["name"], target)
         return web.Response(status=status.CREATED)
 
     async def remove(self, call: Call) -> web.StreamResponse:
-        image_id = self._id_of(call.params["name"])
         removed = await self._tasks.shielded(
             self._images.remove(
                 call.params["name"],
@@ -181,15 +188,12 @@ class ImageRoutes:
             ),
             "remove image",
         )
-        self._tell_removed(removed, image_id)
         return answer(removed)
 
     async def prune(self, call: Call) -> web.StreamResponse:
         removed, reclaimed = await self._tasks.shielded(
             self._images.prune(call.filters()), "prune images"
         )
-        self._tell_removed(removed, "")
-        self._engine.events.publish("image", "prune", "", {"reclaimed": str(reclaimed)})
         return answer({"ImagesDeleted": removed or None, "SpaceReclaimed": reclaimed})
 
     async def commit(self, call: Call) -> web.StreamResponse:
@@ -209,52 +213,32 @@ class ImageRoutes:
         )
         return answer({"Id": image.id}, status.CREATED)
 
-    # --- telling -------------------------------------------------------------------------
-
-    def _id_of(self, name: str) -> str:
-        """Empty for what is no image (and for what is not there, which others report)."""
-        try:
-            return self._images.resolve(name).id
-        except EngineError:
-            return ""
-
-    def _tell(self, action: str, image_id: str, name: str) -> None:
-        """With the image's labels, while it is there."""
-        image = self._images.find(image_id)
-        labels = (image.config.config.labels if image else None) or {}
-        self._engine.events.publish("image", action, image_id, {**labels, "name": name})
-
-    def _tell_by_name(self, action: str, ref: str, image: Image | None) -> None:
+    def _tell(self, action: str, ref: str, image: Image | None) -> None:
         """What concerns a registry names the image as it is called there."""
         reference = Reference.parse(ref).with_default_tag()
         labels = (image.config.config.labels if image else None) or {}
         facts = {**labels, "name": reference.familiar_name}
         self._engine.events.publish("image", action, reference.familiar, facts)
 
-    def _tell_removed(self, rows: list[dict[str, str]], image_id: str) -> None:
-        """Names are told as their image's id: `image_id`, or the one that is deleted next."""
-        waiting = 0
-        for row in rows:
-            if "Untagged" in row:
-                waiting += 1
-                continue
-            for _ in range(waiting):
-                self._tell("untag", image_id or row["Deleted"], image_id or row["Deleted"])
-            waiting = 0
-            self._tell("delete", row["Deleted"], row["Deleted"])
-        for _ in range(waiting):
-            self._tell("untag", image_id, image_id)
-
 
 def registry_auth(call: Call) -> dict[str, Any] | None:
-    """`X-Registry-Auth`: base64url of JSON. Raises: InvalidParameter."""
-    raw = call.request.headers.get("X-Registry-Auth", "")
+    """`X-Registry-Auth`: base64url of JSON, one login. Raises: InvalidParameter."""
+    return _header_table(call, "X-Registry-Auth")
+
+
+def registry_logins(call: Call) -> dict[str, Any]:
+    """`X-Registry-Config`: base64url of JSON, logins by registry. Raises: InvalidParameter."""
+    return _header_table(call, "X-Registry-Config") or {}
+
+
+def _header_table(call: Call, name: str) -> dict[str, Any] | None:
+    raw = call.request.headers.get(name, "")
     if not raw:
         return None
     try:
         decoded = json.loads(base64.urlsafe_b64decode(raw + "=" * (-len(raw) % 4)))
     except (binascii.Error, ValueError) as error:
-        raise InvalidParameter(f"invalid X-Registry-Auth header: {error}") from None
+        raise InvalidParameter(f"invalid {name} header: {error}") from None
     if not isinstance(decoded, dict):
-        raise InvalidParameter("invalid X-Registry-Auth header: not a JSON object")
+        raise InvalidParameter(f"invalid {name} header: not a JSON object")
     return decoded
