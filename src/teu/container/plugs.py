@@ -33,7 +33,8 @@ class Plugs:
                 settings = await self._plug_in(container, network, settings)
             record.networks[network.name] = settings
             self._services.containers.save(container)
-        self._tell("connect", container, network)
+        if container.running:  # else it is told at the start
+            self._tell("connect", container, network)
 
     async def disconnect(self, container: Container, network: NetworkRecord) -> None:
         """Raises: Conflict, Forbidden."""
@@ -51,7 +52,8 @@ class Plugs:
                 self._services.etc.left(home, record, addresses_of(settings))
             del record.networks[network.name]
             self._services.containers.save(container)
-        self._tell("disconnect", container, network)
+        if container.running:
+            self._tell("disconnect", container, network)
 
     async def _plug_in(
         self, container: Container, network: NetworkRecord, asked: EndpointSettings

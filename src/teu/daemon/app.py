@@ -5,7 +5,6 @@ runtime, shims, recovery; stop is the reverse. Containers live on when the daemo
 """
 
 import logging
-import platform
 from pathlib import Path
 
 from aiohttp import web
@@ -40,6 +39,7 @@ from teu.container.links import Links
 from teu.container.listing import Listing
 from teu.container.logdrivers import check_log
 from teu.container.looks import Looks
+from teu.container.plugevents import PlugEvents
 from teu.container.plugs import Plugs
 from teu.container.prune import Pruner
 from teu.container.recovery import Recovery
@@ -52,7 +52,13 @@ from teu.container.streams import Streams
 from teu.container.update import Updater
 from teu.container.view import Views
 from teu.daemon.config import DaemonConfig
-from teu.daemon.translate import mirrors, network_config, registry_config, runtime_config
+from teu.daemon.translate import (
+    mirrors,
+    network_config,
+    registry_config,
+    reload_facts,
+    runtime_config,
+)
 from teu.errors import InvalidParameter
 from teu.events import EventBus
 from teu.image.remote import RemoteImages
@@ -134,9 +140,7 @@ class Daemon:
             tasks.start(
                 self._engine.services.runtime.reload(runtime_config(config)), "reload runtimes"
             )
-            self._engine.events.publish(
-                "daemon", "reload", self._engine_id(), {"name": platform.node()}
-            )
+            self._engine.events.publish("daemon", "reload", self._engine_id(), reload_facts(config))
 
     # --- building ------------------------------------------------------------------------
 
@@ -166,6 +170,7 @@ class Daemon:
             runtime=runtime,
             shims=ShimService(config.exec_root / "rehearsal"),
             tasks=TaskOwner(),
+            events=events,
         )
         return services, events
 
@@ -173,10 +178,11 @@ class Daemon:
         rootfs = RootFilesystems(services.paths, services.images)
         remover = Remover(services, rootfs)
         health = HealthMonitor(services)
-        exits = Exits(services, remover, health)
+        plug_events = PlugEvents(services)
+        exits = Exits(services, remover, health, plug_events)
         setup = Setup(services, rootfs, Links(services))
         builds = self._users.builds = self._build_builder(services, services.etc)
-        lifecycle = Lifecycle(services, setup, exits, remover, health)
+        lifecycle = Lifecycle(services, setup, exits, remover, health, plug_events)
         looks = Looks(services)
         engine = Engine(
             services=services,

@@ -15,6 +15,7 @@ from teu.errors import InvalidParameter
 from teu.image.bootstrap import Plan
 from teu.image.fetch import fetch
 from teu.model.config import ContainerConfig
+from teu.model.image import Image
 from teu.model.reference import Reference
 
 _MANIFESTS_SINCE = (1, 47)
@@ -87,7 +88,7 @@ class ImageRoutes:
 
         async def work(emit: Emit) -> None:
             image = await pull(name, platform=call.text("platform"), auth=auth, progress=emit)
-            self._tell("pull", name, image.id)
+            self._tell("pull", name, image)
 
         return await stream_progress(call, self._tasks, f"pull {name}", work)
 
@@ -154,14 +155,11 @@ class ImageRoutes:
         auth = registry_auth(call)
 
         async def work(emit: Emit) -> None:
+            tag = call.text("tag")
             await self._images.push(
-                name,
-                tag=call.text("tag"),
-                platform=call.text("platform"),
-                auth=auth,
-                progress=emit,
+                name, tag=tag, platform=call.text("platform"), auth=auth, progress=emit
             )
-            self._tell("push", name, name)
+            self._tell("push", f"{name}:{tag}" if tag else name, None)
 
         return await stream_progress(call, self._tasks, f"push {name}", work)
 
@@ -208,5 +206,9 @@ class ImageRoutes:
         )
         return answer({"Id": image.id}, status.CREATED)
 
-    def _tell(self, action: str, name: str, image_id: str) -> None:
-        self._engine.events.publish("image", action, image_id, {"name": name})
+    def _tell(self, action: str, ref: str, image: Image | None) -> None:
+        """What concerns a registry names the image as it is called there."""
+        reference = Reference.parse(ref).with_default_tag()
+        labels = (image.config.config.labels if image else None) or {}
+        facts = {**labels, "name": reference.familiar_name}
+        self._engine.events.publish("image", action, reference.familiar, facts)

@@ -178,8 +178,10 @@ def shown(event: Event) -> dict[str, Any]:
         "timeNano": event.at_ns,
     }
     if event.type in ("container", "image"):
-        message = {"status": event.action, "id": event.actor, **message}
-        if event.type == "container":
+        message = {"status": event.action, **message}
+        if event.actor:
+            message["id"] = event.actor
+        if event.type == "container" and event.actor:
             message["from"] = event.attributes.get("image", "")
     return message
 
