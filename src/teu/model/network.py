@@ -66,10 +66,16 @@ class NetworkRecord(Struct, kw_only=True):
     enable_ipv6: bool = False
     pools: list[IPAMConfig] = field(default_factory=list)
     user_subnet: bool = False  # asked for by name: only then may a container choose its address
+    user_subnet6: bool = False
     options: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     link: str = ""  # the bridge's interface name
     link_is_ours: bool = True  # made by us, so removed with the network
+
+    def pool(self, version: int) -> IPAMConfig | None:
+        """Of IPv4 (4) or IPv6 (6); None where the network has none."""
+        colon = version == 6
+        return next((one for one in self.pools if (":" in one.subnet) == colon), None)
 
     @property
     def has_names(self) -> bool:

@@ -39,10 +39,11 @@ def endpoint(container: Container, network_name: str) -> dict[str, str]:
     """`NetworkContainer`."""
     settings = container.record.networks[network_name]
     address = f"{settings.ip_address}/{settings.ip_prefix_len}" if settings.ip_address else ""
+    address6 = settings.global_ipv6_address
     return {
         "Name": container.name,
         "EndpointID": settings.endpoint_id,
         "MacAddress": settings.mac_address,
         "IPv4Address": address,
-        "IPv6Address": "",
+        "IPv6Address": f"{address6}/{settings.global_ipv6_prefix_len}" if address6 else "",
     }
