@@ -15,7 +15,20 @@ MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 60
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "ids", "units", "clock", "model", "template", "tx", "tasks"}),
+    frozenset(
+        {
+            "errors",
+            "ids",
+            "units",
+            "clock",
+            "model",
+            "template",
+            "tx",
+            "tasks",
+            "dockerfile",
+            "dockerignore",
+        }
+    ),
     frozenset({"sys"}),
     frozenset({"store", "content"}),
     frozenset({"image", "registry", "runtime", "network", "volume"}),
@@ -23,20 +36,24 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"container", "build"}),
     frozenset({"system"}),
     frozenset({"api"}),
-    frozenset({"daemon", "cli", "compose"}),
+    frozenset({"daemon", "cli", "compose", "distribution"}),
 )
 LAYER_OF = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 # Processes of their own, standard library only -> of which others' parts they are made
 APART = {"shim": {"shim"}, "resolver": {"resolver", "shim"}}
 SHARED = {("network", "resolver")}  # the form of resolv.conf
-CLI_MAY_IMPORT = {"errors", "units", "clock", "ids", "template", "cli"}
+CLI_MAY_IMPORT = {"errors", "units", "clock", "ids", "dockerignore", "template", "cli"}
 SPAWNERS = {"sys/process.py", "cli/helper.py"}  # of the daemon; of the client (credentials)
 SPAWN_MODULES = {"subprocess", "multiprocessing", "pty"}
 SPAWN_CALLS = re.compile(
     r"os\.(fork|forkpty|system|popen|posix_spawnp?|spawn\w+|exec[lv]\w*)"
     r"|asyncio\.create_subprocess_\w+"
 )
-HTTP_CLIENTS = ("cli/", "registry/")  # they read the statuses of others
+HTTP_CLIENTS = (
+    "cli/",
+    "registry/",
+    "distribution/",
+)  # they speak other protocols than the engine's
 EMPTY_HANDLER = re.compile(r"except (Base)?Exception:\n\s+pass\b")
 BARE_IGNORE = re.compile(r"# (noqa|type: ignore)(?![:\[])")
 # What never belongs in the product: paths of one machine, unfinished thoughts without an issue

@@ -8,13 +8,13 @@ from msgspec.structs import replace
 from teu.container.container import Container
 from teu.container.containers import NoSuchContainer
 from teu.container.links import Links
-from teu.container.logconfig import log_attributes, log_limits
+from teu.container.logtarget import log_target
 from teu.container.rootfs import RootFilesystems
 from teu.container.services import Services
 from teu.errors import Conflict, InvalidParameter
 from teu.model.container import ContainerRecord, MountPoint
 from teu.runtime.namespaces import Joins
-from teu.runtime.shim import LaunchSpec, LogTarget
+from teu.runtime.shim import LaunchSpec
 from teu.sys import beneath
 from teu.tx import Transaction
 
@@ -100,6 +100,7 @@ class Setup:
             pid = self._namespace_of(host.pid_mode[10:], "PID", "pid")
         if host.ipc_mode.startswith("container:"):
             ipc = self._namespace_of(host.ipc_mode[10:], "IPC", "ipc")
+            self._check_shareable(host.ipc_mode[10:])
         return Joins(net=net, pid=pid, ipc=ipc)
 
     def _namespace_of(self, ref: str, what: str, kind: str) -> str:
@@ -112,6 +113,14 @@ class Setup:
                 f"({other.id[:12]})"
             )
         return f"/proc/{other.record.pid}/ns/{kind}"
+
+    def _check_shareable(self, ref: str) -> None:
+        donor = self._services.containers.get(ref)
+        if donor.record.host.ipc_mode in ("private", "none"):
+            raise Conflict(
+                f"can't join IPC of container {donor.id}: non-shareable IPC (hint: use "
+                "IpcMode:shareable for the donor container)"
+            )
 
     def _etc_files(self, container: Container, *, has_resolver: bool) -> dict[str, Path]:
         record = container.record
@@ -171,7 +180,6 @@ class Setup:
 
     def _launch_spec(self, record: ContainerRecord, bundle: Path) -> LaunchSpec:
         services = self._services
-        size, files, compress = log_limits(record.host.log_config)
         console = record.host.console_size or [0, 0]
         return LaunchSpec(
             id=record.id,
@@ -182,12 +190,5 @@ class Setup:
             open_stdin=record.config.open_stdin,
             stdin_once=record.config.stdin_once,
             console_size=(console[0], console[1]) if all(console) else None,
-            log=LogTarget(
-                driver=record.host.log_config.type,
-                path=str(services.paths.log_file(record.id)),
-                max_size=size,
-                max_file=files,
-                compress=compress,
-                attrs=log_attributes(record),
-            ),
+            log=log_target(record, str(services.paths.log_file(record.id))),
         )
