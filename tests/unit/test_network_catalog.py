@@ -4,13 +4,15 @@ from ipaddress import IPv4Network, IPv6Network
 
 import pytest
 
-from teu.errors import InvalidParameter, NotImplementedYet
-from teu.model.network import IPAM, IPAMConfig, NetworkCreate, NetworkRecord
+from teu.errors import Forbidden, InvalidParameter, NotFound, NotImplementedYet
+from teu.model.network import IPAM, ConfigReference, IPAMConfig, NetworkCreate, NetworkRecord
 from teu.network.catalog import Catalog
 from teu.network.config import NetworkConfig
 from teu.network.errors import (
     AmbiguousNetwork,
+    NoSuchConfiguration,
     NoSuchNetwork,
+    OnlyOneInstance,
     PoolsExhausted,
     PredefinedNetwork,
     SubnetTaken,
@@ -88,8 +90,8 @@ def test_exhausted_pools_list_who_holds_them() -> None:
         ({"name": "a b"}, InvalidParameter),
         ({"name": "-a"}, InvalidParameter),
         ({"name": "taken"}, NetworkNameTaken),
-        ({"driver": "host"}, PredefinedNetwork),
-        ({"driver": "null"}, PredefinedNetwork),
+        ({"driver": "host"}, OnlyOneInstance),
+        ({"driver": "null"}, OnlyOneInstance),
         ({"driver": "macvlan"}, NotImplementedYet),
         ({"driver": "weave"}, InvalidParameter),
         ({"enable_ipv4": False}, InvalidParameter),
@@ -99,10 +101,11 @@ def test_exhausted_pools_list_who_holds_them() -> None:
             InvalidParameter,
         ),
         ({"options": {"com.docker.network.host_ipv4": "fd00::1"}}, InvalidParameter),
-        ({"config_only": True}, NotImplementedYet),
-        ({"ingress": True}, NotImplementedYet),
-        ({"scope": "swarm"}, NotImplementedYet),
-        ({"ipam": IPAM(driver="dhcp")}, NotImplementedYet),
+        ({"config_from": ConfigReference(network="nosuch")}, NoSuchConfiguration),
+        ({"config_from": ConfigReference(network="taken")}, NoSuchConfiguration),
+        ({"ingress": True}, Forbidden),
+        ({"scope": "swarm"}, Forbidden),
+        ({"ipam": IPAM(driver="dhcp")}, NotFound),
         ({"ipam": ipam(gateway="10.0.0.1")}, InvalidParameter),
         ({"ipam": ipam(subnet="x")}, InvalidParameter),
         (

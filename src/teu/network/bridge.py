@@ -34,7 +34,6 @@ OPTION_MODES: Final = {
     6: "com.docker.network.bridge.gateway_mode_ipv6",
 }
 OPTION_SOURCES: Final = {4: "com.docker.network.host_ipv4", 6: "com.docker.network.host_ipv6"}
-OPTION_PREFIX: Final = "com.docker.network.container_iface_prefix"
 _EVERYWHERE: Final = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
 _LINK_LOCAL: Final = ip_interface("fe80::1/64")  # of bridges with IPv6, as Docker's
 _IPV6_CONF: Final = Path("/proc/sys/net/ipv6/conf")
@@ -196,8 +195,8 @@ class BridgeDriver:
             self._host.link(endpoint.host_link)
             if link is None:
                 raise SystemFailure(f"link {endpoint.link} did not appear in {sandbox}")
-            if endpoint.address6:
-                netns.run_inside(sandbox, partial(_with_ipv6, endpoint.link))
+            if endpoint.address6 or endpoint.sysctls:
+                netns.run_inside(sandbox, partial(_set_up_inside, endpoint))
             requests = [netlink.add_address(link.index, one) for one in _interfaces(endpoint)]
             inside.run(*requests, *route_requests(endpoint, default_routes))
 
@@ -304,7 +303,8 @@ class BridgeDriver:
 
 def _interfaces(endpoint: EndpointRecord) -> list[IPInterface]:
     found = ((endpoint.address, endpoint.prefix), (endpoint.address6, endpoint.prefix6))
-    return [ip_interface(f"{address}/{prefix}") for address, prefix in found if address]
+    own = [ip_interface(f"{address}/{prefix}") for address, prefix in found if address]
+    return own + [ip_interface(one) for one in endpoint.link_locals]
 
 
 def _enable_ipv6(record: NetworkRecord) -> None:
@@ -314,10 +314,21 @@ def _enable_ipv6(record: NetworkRecord) -> None:
     set_sysctl(f"ipv6/conf/{record.link}/accept_ra", "0", why)
 
 
-def _with_ipv6(link: str) -> None:
-    """Inside a sandbox, whose new links have IPv6 switched off."""
-    (_IPV6_CONF / link / "accept_ra").write_text("0")
-    (_IPV6_CONF / link / "disable_ipv6").write_text("0")
+def _set_up_inside(endpoint: EndpointRecord) -> None:
+    """In the sandbox, whose new links have IPv6 switched off; then what the user asked for.
+
+    A link's name may contain dots, so the sysctl's own are replaced around it.
+    """
+    if endpoint.address6:
+        (_IPV6_CONF / endpoint.link / "accept_ra").write_text("0")
+        (_IPV6_CONF / endpoint.link / "disable_ipv6").write_text("0")
+    for name, value in endpoint.sysctls.items():
+        kind, key = name.split(f".{endpoint.link}.")
+        path = Path("/proc/sys", *kind.split("."), endpoint.link, key)
+        try:
+            path.write_text(value)
+        except OSError as error:
+            raise InvalidParameter(f"cannot set {name} to {value}: {error.strerror}") from error
 
 
 def _is_stale(container: IPAddress, own: set[IPAddress], flow: Flow) -> bool:

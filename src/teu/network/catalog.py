@@ -5,8 +5,10 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Final
 
+from msgspec.structs import replace
+
 from teu.clock import now_ns
-from teu.errors import InvalidParameter, NotImplementedYet
+from teu.errors import Forbidden, InvalidParameter, NotFound, NotImplementedYet
 from teu.ids import matching_ids, new_id
 from teu.model.network import (
     BRIDGE,
@@ -22,7 +24,10 @@ from teu.network import bridge, ipam
 from teu.network.config import NetworkConfig
 from teu.network.errors import (
     AmbiguousNetwork,
+    ConfigurationMixed,
+    NoSuchConfiguration,
     NoSuchNetwork,
+    OnlyOneInstance,
     PoolsExhausted,
     PredefinedNetwork,
     SubnetTaken,
@@ -93,9 +98,14 @@ class Catalog:
         Raises: InvalidParameter, NotImplementedYet, NetworkNameTaken, SubnetTaken,
         PoolsExhausted, PredefinedNetwork.
         """
-        _check_request(request)
         if request.name in self._by_name:
             raise NetworkNameTaken(request.name)
+        _check_request(request)
+        if request.config_only:
+            return self._plan_config(request)
+        config_from = request.config_from.network if request.config_from else ""
+        if config_from:
+            request = self._configured(request, config_from)
         network_id = new_id()
         options = dict(request.options or {})
         asked = _asked_pools(request)
@@ -112,6 +122,8 @@ class Catalog:
             user_subnet6=6 in asked,
             options=options,
             labels=dict(request.labels or {}),
+            ipam_options=request.ipam.options if request.ipam else None,
+            config_from=config_from,
             link=options.get(bridge.OPTION_NAME) or f"br-{network_id[:12]}",
         )
         self._check_options(record)
@@ -132,6 +144,40 @@ class Catalog:
         default = ipam.DEFAULT_POOLS if version == 4 else [self._ipv6_pool]
         configured = [pool for pool in self._pools if pool[0].version == version]
         return self._default_pool(configured or default, routed)
+
+    def _plan_config(self, request: NetworkCreate) -> NetworkRecord:
+        _asked_pools(request)
+        return NetworkRecord(
+            id=new_id(),
+            name=request.name,
+            created_ns=now_ns(),
+            driver=NULL_DRIVER,
+            internal=request.internal,
+            attachable=request.attachable,
+            enable_ipv6=bool(request.enable_ipv6),
+            options=dict(request.options or {}),
+            labels=dict(request.labels or {}),
+            config=request,
+        )
+
+    def _configured(self, request: NetworkCreate, source: str) -> NetworkCreate:
+        """The request with the settings of a configuration-only network."""
+        found = self._by_name.get(source)
+        if found is None or found.config is None:
+            raise NoSuchConfiguration(source)
+        has_own = (
+            request.options or request.internal or request.enable_ipv6 or _asked_pools(request)
+        )
+        if has_own:
+            raise ConfigurationMixed(source)
+        return replace(
+            found.config,
+            name=request.name,
+            driver=request.driver,
+            labels={**(found.labels or {}), **(request.labels or {})},
+            attachable=request.attachable or found.attachable,
+            config_only=False,
+        )
 
     def plan_predefined(self, name: str) -> NetworkRecord:
         """`host` or `none`."""
@@ -225,23 +271,23 @@ def _check_request(request: NetworkCreate) -> None:
     if request.driver in _LATER_DRIVERS:
         raise NotImplementedYet(f"network driver {request.driver} is not there yet; use bridge")
     if request.driver in (HOST, NULL_DRIVER):
-        raise PredefinedNetwork(request.driver, creating=True)
+        raise OnlyOneInstance(request.driver)
     if request.driver not in ("", BRIDGE, "default"):
         raise InvalidParameter(
             f"could not find plugin {request.driver} in v1 plugin registry: plugin not found; "
             "the network drivers are bridge, host and null"
         )
+    if request.ingress or request.scope not in ("", "local"):
+        raise Forbidden(
+            "cannot create a swarm scoped network when swarm is not active: this engine has no "
+            "swarm; for several hosts see the vxlan driver"
+        )
+    if request.ipam and request.ipam.driver not in ("", "default"):
+        raise NotFound(
+            f"plugin {request.ipam.driver!r} not found: the only IPAM driver is `default`"
+        )
     if request.enable_ipv4 is False and not request.enable_ipv6:
         raise InvalidParameter("IPv4 or IPv6 must be enabled")
-    later = {
-        "config-only networks": request.config_only or request.config_from,
-        "swarm's ingress network": request.ingress,
-        f"scope {request.scope}": request.scope not in ("", "local"),
-        "other IPAM drivers": request.ipam and request.ipam.driver not in ("", "default"),
-    }
-    for what, asked in later.items():
-        if asked:
-            raise NotImplementedYet(f"{what} are not there yet on bridge networks")
 
 
 def _asked_pools(request: NetworkCreate) -> dict[int, IPAMConfig]:

@@ -16,11 +16,17 @@ from teu.errors import EngineError, InvalidParameter, SystemFailure
 from teu.ids import new_id, short
 from teu.model.config import EndpointIPAMConfig, EndpointSettings
 from teu.model.network import BRIDGE, PREDEFINED, EndpointRecord, NetworkRecord, PublishedPort
-from teu.network import ports
-from teu.network.bridge import OPTION_PREFIX, BridgeDriver, route_requests
+from teu.network import options, ports
+from teu.network.bridge import BridgeDriver, route_requests
 from teu.network.catalog import Catalog
-from teu.network.endpoints import EndpointTable, free_link_name
-from teu.network.errors import AddressInUse, AlreadyConnected, NoFreeAddress, NotConnected
+from teu.network.endpoints import EndpointTable
+from teu.network.errors import (
+    AddressInUse,
+    AlreadyConnected,
+    ConfigurationOnly,
+    NoFreeAddress,
+    NotConnected,
+)
 from teu.network.firewall import Firewall
 from teu.network.ipam import AddressPool, mac_of, parse_address
 from teu.network.kernel import Worker
@@ -70,6 +76,8 @@ class Connector:
         hostname: str = "",
     ) -> EndpointSettings:
         """The settings as they became. See `NetworkService.connect`."""
+        if network.config_only:
+            raise ConfigurationOnly(network.name)
         if self._endpoints.find(container_id, network.id):
             raise AlreadyConnected(name, network.name)
         if settings.aliases and network.name in PREDEFINED:
@@ -211,8 +219,7 @@ class Connector:
         if network.driver != BRIDGE:
             return record
         record.host_link = f"veth{record.id[:_HOST_LINK_DIGITS]}"
-        prefix = network.options.get(OPTION_PREFIX) or "eth"
-        record.link = free_link_name(prefix, self._endpoints.of_container(container_id))
+        options.apply(record, network, settings, self._endpoints.of_container(container_id))
         try:
             self._take_addresses(network, settings, record)
         except BaseException:

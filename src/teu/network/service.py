@@ -33,7 +33,12 @@ from teu.network.config import NetworkConfig
 from teu.network.connector import Connector, bound_ports
 from teu.network.defaults import DefaultNetworks
 from teu.network.endpoints import EndpointTable
-from teu.network.errors import NetworkInUse, NotConnected, PredefinedNetwork
+from teu.network.errors import (
+    ConfigurationInUse,
+    NetworkInUse,
+    NotConnected,
+    PredefinedNetwork,
+)
 from teu.network.files import resolver_networks
 from teu.network.firewall import ROUTED, Firewall
 from teu.network.kernel import (
@@ -169,6 +174,10 @@ class NetworkService:
         async with self._changing, Transaction("create network", request.name) as tx:
             routed = await self._worker.run(self._host.routed, self._catalog.links())
             record = self._catalog.plan(request, [*routed, *resolver_networks()])
+            if record.config_only:
+                self._rows.save_network(record)
+                self._catalog.add(record)
+                return record
             link = record.link
             record.link_is_ours = await self._worker.run(self._host.link, link) is None
             if record.pool(6):
@@ -200,18 +209,29 @@ class NetworkService:
             record = self.get(record.id)
             if record.name in (BRIDGE, HOST, NONE):
                 raise PredefinedNetwork(record.name)
-            if held := self.endpoints(record.id):
-                raise NetworkInUse(record.name, [(one.container_name, one.id) for one in held])
+            self._refuse_if_used(record)
             async with Transaction("remove network", record.name) as tx:
                 tx.on_rollback("catalog", lambda: self._catalog.add(record))
                 self._catalog.drop(record)  # from here on nobody can connect
-                if firewall := self._firewall:
-                    rules = firewall_rules(record)
-                    tx.on_rollback("rules", lambda: self._worker.run(firewall.add_bridge, rules))
-                    await self._worker.run(firewall.remove_bridge, record.link)
-                await self._worker.run(self._driver.remove, record)
+                await self._take_down(record, tx)
                 self._rows.remove_network(record.id)
                 tx.commit()
+
+    def _refuse_if_used(self, record: NetworkRecord) -> None:
+        if held := self.endpoints(record.id):
+            raise NetworkInUse(record.name, [(one.container_name, one.id) for one in held])
+        made = [one.name for one in self.all() if one.config_from == record.name]
+        if record.config_only and made:
+            raise ConfigurationInUse(record.name, made)
+
+    async def _take_down(self, record: NetworkRecord, tx: Transaction) -> None:
+        if record.driver != BRIDGE:
+            return
+        if firewall := self._firewall:
+            rules = firewall_rules(record)
+            tx.on_rollback("rules", lambda: self._worker.run(firewall.add_bridge, rules))
+            await self._worker.run(firewall.remove_bridge, record.link)
+        await self._worker.run(self._driver.remove, record)
 
     async def open_sandbox(self, container_id: str) -> str:
         """The path of a fresh network namespace with its loopback up (about 0.7 ms).
