@@ -215,7 +215,12 @@ class Daemon:
             workspace, services.runtime, services.shims, services.networks, etc, services.tasks
         )
         return BuildService(
-            workspace, BuildStore(self._db), services.images, runner, services.tasks
+            workspace,
+            BuildStore(self._db),
+            services.images,
+            runner,
+            services.tasks,
+            self._config.builder,
         )
 
     def _engine_id(self) -> str:

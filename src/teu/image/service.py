@@ -14,6 +14,7 @@ from teu.content.blobs import BlobStore
 from teu.errors import EngineError
 from teu.image import helloworld, removal, views
 from teu.image.bootstrap import Bootstrapper, Plan
+from teu.image.cachetransfer import CacheTransfer
 from teu.image.catalog import Catalog
 from teu.image.checking import Checker
 from teu.image.download import Downloader, Registry
@@ -45,7 +46,6 @@ from teu.model.reference import Reference
 from teu.model.registry import RegistryUnreachable
 from teu.store.db import Database
 from teu.store.images import ImageStore
-from teu.sys.bytepipe import FromThread
 from teu.sys.pack import pack_tree
 
 Tell = Callable[[str, str, dict[str, str]], None]
@@ -79,6 +79,7 @@ class ImageService:
         self._maker = Maker(self._stock)
         self._remover = Remover(self._catalog, users)
         self.workshop = Workshop(self._stock)
+        self.caches = CacheTransfer(self._stock, self._downloader)
         self._manifests = Manifests(self._catalog, self._blobs, users)
         self._bootstrapper = Bootstrapper(
             data_root / "bootstrap", self.import_image, self.archive_tree
@@ -121,6 +122,10 @@ class ImageService:
         """By full id. Raises: NoSuchImage."""
         return self._catalog.get(image_id)
 
+    def config_data(self, image_id: str) -> bytes:
+        """The config of an image, byte for byte. Raises: DataLoss."""
+        return self._blobs.read(image_id)
+
     def find(self, image_id: str) -> Image | None:
         """By full id."""
         return self._catalog.find(image_id)
@@ -150,6 +155,10 @@ class ImageService:
 
     def count(self) -> int:
         return len(self._catalog.all())
+
+    def layers_of_images(self) -> set[str]:
+        """Chain ids of all layers that an image has."""
+        return {chain_id for image in self._catalog.all() for chain_id in image.chain_ids}
 
     def layers_size(self) -> int:
         """Bytes of all layers, each once."""
@@ -376,25 +385,15 @@ class ImageService:
         chain = [chain_id for image in every for chain_id in image.chain_ids]
         blobs = [digest for image in every for digest in self._catalog.blobs_of(image.id)]
         with self._stock.keeping(chain), self._blobs.lease(blobs):
-            async for piece in self._from_thread(saver.pieces):
+            async for piece in self._stock.from_thread(saver.pieces):
                 yield piece
         for saved in images:
             self._tell_of("save", saved.variants[0])
 
     async def archive_tree(self, root: Path) -> AsyncIterator[bytes]:
         """A whole directory tree as a tar. Raises: SystemFailure."""
-        async for piece in self._from_thread(lambda: pack_tree(root)):
+        async for piece in self._stock.from_thread(lambda: pack_tree(root)):
             yield piece
-
-    async def _from_thread(self, pieces: Callable[[], Iterable[bytes]]) -> AsyncIterator[bytes]:
-        with FromThread() as pipe:
-            working = self._stock.start(pipe.drain_from, pieces)
-            try:
-                async for piece in pipe:
-                    yield piece
-            finally:
-                pipe.close()
-                await working
 
     # --- names and removal --------------------------------------------------------------
 

@@ -97,9 +97,9 @@ class SystemRoutes:
                 volume_wire.shown(v, volumes, usage.volumes.get(v.name, 0)) for v in volumes.all()
             ]
         if "build-cache" in kinds:
-            shown["BuildCache"] = []
+            shown["BuildCache"] = self._engine.builds.pruner.rows()
         if call.version < (1, 42):
-            shown["BuilderSize"] = 0
+            shown["BuilderSize"] = sum(row["Size"] for row in self._engine.builds.pruner.rows())
         return answer(shown)
 
     def _containers_with_sizes(self, usage: DiskUsage) -> list[dict[str, Any]]:
