@@ -85,6 +85,35 @@ TABLE: tuple[Row, ...] = (
     ("context use", "", (), "context", "Choose the current context"),
     ("builder build", "", (), "build", "Build an image from a Dockerfile"),
     ("builder prune", "", (), "prune", "Remove the build cache"),
+    ("compose attach", "", (), "compose", "Connect your terminal to a service's container"),
+    ("compose build", "", (), "compose", "Build or rebuild services"),
+    ("compose config", "", (), "compose", "Check the files and print them resolved"),
+    ("compose cp", "", (), "compose", "Copy files between a service's container and here"),
+    ("compose create", "", (), "compose", "Make the containers of a project"),
+    ("compose down", "", (), "compose", "Stop and remove containers and networks"),
+    ("compose events", "", (), "compose", "Print what happens to the project's containers"),
+    ("compose exec", "", (), "compose", "Run a command in a running container"),
+    ("compose images", "", (), "compose", "List the images of the containers"),
+    ("compose kill", "", (), "compose", "Send a signal to containers"),
+    ("compose logs", "", (), "compose", "Print the output of containers"),
+    ("compose ls", "", (), "compose", "List projects"),
+    ("compose pause", "", (), "compose", "Freeze services"),
+    ("compose port", "", (), "compose", "Print where a port is published"),
+    ("compose ps", "", (), "compose", "List containers"),
+    ("compose pull", "", (), "compose", "Get the images of services"),
+    ("compose push", "", (), "compose", "Send the images of services to their registries"),
+    ("compose restart", "", (), "compose", "Stop and start containers"),
+    ("compose rm", "", (), "compose", "Remove stopped containers"),
+    ("compose run", "", (), "compose", "Run a command once in a new container of a service"),
+    ("compose scale", "", (), "compose", "Change how many containers services have"),
+    ("compose start", "", (), "compose", "Start stopped containers"),
+    ("compose stats", "", (), "compose", "Show the resource usage of containers"),
+    ("compose stop", "", (), "compose", "Stop containers"),
+    ("compose top", "", (), "compose", "List the processes of containers"),
+    ("compose unpause", "", (), "compose", "Let frozen services go on"),
+    ("compose up", "", (), "compose", "Make and start everything that the files say"),
+    ("compose version", "", (), "compose", "Show the version"),
+    ("compose wait", "", (), "compose", "Wait until services stop, print exit codes"),
     ("registry serve", "", (), "registry", "Run a registry server"),
     ("registry passwd", "", (), "registry", "Add a user to a registry's password file"),
     ("inspect", "", (), "inspect", "Show everything known about objects of any type"),
@@ -99,6 +128,7 @@ TABLE: tuple[Row, ...] = (
 GROUPS: tuple[tuple[str, str], ...] = (
     ("builder", "Manage builds"),
     ("checkpoint", "Manage checkpoints"),
+    ("compose", "Run applications of several services"),
     ("config", "Manage Swarm configs"),
     ("container", "Manage containers"),
     ("context", "Manage contexts"),
@@ -117,6 +147,8 @@ GROUPS: tuple[tuple[str, str], ...] = (
     ("volume", "Manage volumes"),
 )
 # fmt: on
+# Groups whose own flags may stand before the command, and the module that has GROUP_FLAGS.
+GROUPS_WITH_FLAGS = {"compose": "compose"}
 
 
 def find(words: list[str]) -> tuple[Row | None, str, list[str]]:
