@@ -50,6 +50,7 @@ from teu.sys.xattrs import set_xattr
 _IMPLIED_MODE = 0o755
 _CACHED_DIRECTORIES = 64
 _MAX_SYMLINKS = 40
+_HOSTILE = (errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EFBIG, errno.EISDIR)
 _SHOWN_NAME = 200
 _SPACE_CHECK_BYTES = 64 << 20
 _MAX_MAJOR, _MAX_MINOR = 1 << 12, 1 << 20  # the kernel's dev_t
@@ -482,9 +483,6 @@ def _times(mtime_ns: int) -> tuple[int, int]:
 def _shown(entry: Entry) -> str:
     name = os.fsdecode(entry.name)
     return name if len(name) <= _SHOWN_NAME else f"{name[:_SHOWN_NAME]}…"
-
-
-_HOSTILE = (errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EFBIG, errno.EISDIR)
 
 
 def _translated(error: OSError, entry: Entry) -> EngineError:
