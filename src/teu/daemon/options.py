@@ -166,8 +166,9 @@ REGISTRIES = (
         "insecure-registry", reloads=True,
     ),
     Option(
-        "registry-mirrors", kinds.MIRRORS, "Preferred registry mirror", "registry-mirror",
-        reloads=True,
+        "registry-mirrors", kinds.MIRRORS,
+        "Mirror to try before Docker Hub (URL) or before another registry (HOST=URL)",
+        "registry-mirror", reloads=True,
     ),
     Option(
         "max-concurrent-downloads", kinds.COUNT, "Set the max concurrent downloads", reloads=True

@@ -97,12 +97,18 @@ def search_domain(text: str) -> str:
 
 
 def mirror(text: str) -> str:
-    scheme, _, rest = text.partition("://")
+    """`URL` of a mirror of Docker Hub, or `HOST[:PORT]=URL` for any other registry."""
+    host, equals, url = text.partition("=")
+    if not equals or "/" in host:
+        host, url = "", text
+    elif not _REGISTRY.fullmatch(host):
+        raise ValueError(f'invalid mirror: "{host}" is not the host[:port] of a registry')
+    scheme, _, rest = url.partition("://")
     if scheme not in ("http", "https") or not rest:
-        raise ValueError(f'invalid mirror: "{text}" is not an http:// or https:// address')
+        raise ValueError(f'invalid mirror: "{url}" is not an http:// or https:// address')
     if "@" in rest or "?" in rest or "#" in rest:
-        raise ValueError(f'invalid mirror: no credentials, query, or fragment in "{text}"')
-    return text.rstrip("/") + "/"
+        raise ValueError(f'invalid mirror: no credentials, query, or fragment in "{url}"')
+    return f"{host}=" * bool(host) + url.rstrip("/") + "/"
 
 
 def insecure_registry(text: str) -> str:

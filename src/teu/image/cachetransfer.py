@@ -18,12 +18,13 @@ from msgspec import Struct, field
 
 from teu.content.blobs import digest_of
 from teu.errors import DataLoss, EngineError, InvalidParameter
-from teu.image.download import Downloader
+from teu.image.download import Downloader, fetch_small
 from teu.image.layers import StagedLayer
 from teu.image.platform import choose, host_platform
 from teu.image.progress import Progress
-from teu.image.pushing import LayerUpload, SmallUpload, known_layers
+from teu.image.pushing import known_layers
 from teu.image.stock import Stock
+from teu.image.uploads import LayerUpload, SmallUpload
 from teu.model.image import (
     OCI_INDEX,
     OCI_LAYER,
@@ -87,7 +88,7 @@ class CacheTransfer:
             if descriptor is None:
                 upload = LayerUpload(self._stock, row, progress)
                 await target.blob(upload)
-                descriptor = Descriptor(OCI_LAYER_GZIP, upload.digest, upload.size_bytes)
+                descriptor = Descriptor(OCI_LAYER_GZIP, upload.digest, upload.sent_bytes)
             layers.append(msgspec.structs.replace(descriptor, annotations={_DIFF_ID: diff_id}))
         await target.blob(SmallUpload(document))
         data = _manifest(document, layers)
@@ -134,7 +135,7 @@ class CacheTransfer:
             manifest = parse_manifest(fetched.data, chosen.media_type)
         if not isinstance(manifest, Manifest):
             return None
-        data = await self._downloader.small_blob(name, manifest.config, auth, _LIMIT_BYTES)
+        data = await fetch_small(registry, name, manifest.config, auth, _LIMIT_BYTES)
         found = _read(manifest, data)
         if found is not None:
             found.name, found.auth = name, auth
