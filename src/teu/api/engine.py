@@ -17,6 +17,7 @@ from teu.container.services import Services
 from teu.container.stats import Stats
 from teu.container.streams import Streams
 from teu.container.update import Updater
+from teu.container.volumework import VolumeWork
 from teu.events import EventBus
 from teu.registry.client import RegistryClient
 from teu.system import System
@@ -42,3 +43,4 @@ class Engine:
     health: HealthMonitor
     system: System
     registry: RegistryClient
+    volume_work: VolumeWork

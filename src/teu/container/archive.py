@@ -7,47 +7,27 @@ volume or bind mount leads to its source. Every name is resolved inside that roo
 Source: API 1.51 ContainerArchive, ContainerArchiveInfo, PutContainerArchive.
 """
 
-import asyncio
 import contextlib
-import errno
 import os
 import posixpath
-import stat
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from teu import clock
 from teu.container.container import Container
+from teu.container.places import Place, packed_place, stat_of
 from teu.container.rootfs import RootFilesystems
 from teu.container.services import Services
-from teu.errors import Forbidden, InvalidParameter, NotFound, SystemFailure
+from teu.errors import Forbidden, InvalidParameter, NotFound
+from teu.model.container import MountPoint
 from teu.sys import beneath
-from teu.sys.bytepipe import FromThread, PipeClosed, ToThread
-from teu.sys.codec import decoded
-from teu.sys.pack import pack_entry
-from teu.sys.tarstream import TarStream
-from teu.sys.unpack import Unpacker
-
-_GO_MODES = (
-    (stat.S_ISDIR, 1 << 31), (stat.S_ISLNK, 1 << 27), (stat.S_ISFIFO, 1 << 25),
-    (stat.S_ISSOCK, 1 << 24), (stat.S_ISBLK, 1 << 26), (stat.S_ISCHR, 1 << 26 | 1 << 21),
-)  # fmt: skip
-_GO_BITS = ((stat.S_ISUID, 1 << 23), (stat.S_ISGID, 1 << 22), (stat.S_ISVTX, 1 << 20))
+from teu.sys.tarpipe import unpack_into
 
 
 class NoSuchPath(NotFound):
     def __init__(self, container: Container, path: str) -> None:
         super().__init__(f"Could not find the file {path} in container {container.id}")
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A root and a path in it."""
-
-    root: Path
-    path: str
 
 
 class Archives:
@@ -58,7 +38,7 @@ class Archives:
     async def stat(self, container: Container, path: str) -> dict[str, Any]:
         """What `X-Docker-Container-Path-Stat` carries. Raises: NoSuchPath, InvalidParameter."""
         async with self._place(container, path) as place:
-            return self._stat(container, path, place)
+            return stat_of(place, path, partial(NoSuchPath, container, path))
 
     async def get(self, container: Container, path: str) -> AsyncIterator[bytes]:
         """The tar of a file or a directory, named by its last component.
@@ -66,21 +46,8 @@ class Archives:
         Raises: NoSuchPath before the first piece.
         """
         async with self._place(container, path) as place:
-            with _opened_parent(container, path, place) as (parent_fd, name):
-                shown = os.fsencode(posixpath.basename(place.path.rstrip("/"))) or b"."
-                shown = shown if shown not in (b".", b"..") else name
-                with FromThread() as pipe:
-                    work = asyncio.ensure_future(
-                        asyncio.to_thread(
-                            pipe.drain_from, lambda: pack_entry(parent_fd, name, shown)
-                        )
-                    )
-                    try:
-                        async for piece in pipe:
-                            yield piece
-                    finally:
-                        pipe.close()
-                        await asyncio.wait({work})
+            async for piece in packed_place(place, path, partial(NoSuchPath, container, path)):
+                yield piece
         self._services.containers.tell(container, "archive-path")
 
     async def put(
@@ -106,45 +73,14 @@ class Archives:
             except OSError as error:
                 raise NoSuchPath(container, path) from error
             try:
-                await self._unpack(target_fd, stream, keep_kinds)
+                await unpack_into(target_fd, stream, keep_kinds=keep_kinds)
             finally:
                 os.close(target_fd)
         self._services.containers.tell(container, "extract-to-dir")
 
-    async def _unpack(self, target_fd: int, stream: AsyncIterator[bytes], keep_kinds: bool) -> None:
-        pipe = ToThread()
-
-        def work() -> None:
-            try:
-                unpacker = Unpacker(Path(f"/proc/self/fd/{target_fd}"), keep_kinds=keep_kinds)
-                try:
-                    unpacker.run(TarStream(decoded(pipe)[0]))
-                finally:
-                    unpacker.close()
-            finally:
-                pipe.abandon()
-
-        reading = asyncio.ensure_future(asyncio.to_thread(work))
-        try:
-            async for chunk in stream:
-                await pipe.send(chunk)
-            pipe.finish()
-        except PipeClosed:
-            pass  # the reader has failed and says why
-        except BaseException as error:
-            pipe.fail(SystemFailure(f"the archive was cut short: {error}"))
-            await asyncio.wait({reading})
-            raise
-        await asyncio.shield(reading)
-
     def _check_writable(self, container: Container, path: str) -> None:
-        target = posixpath.normpath("/" + path)
-        points = [
-            p for p in container.record.mounts
-            if target == p.destination or target.startswith(p.destination + "/")
-        ]  # fmt: skip
-        if points:
-            point = max(points, key=lambda p: len(p.destination))
+        point = _point_above(container, posixpath.normpath("/" + path))
+        if point is not None:
             if not point.rw:
                 raise Forbidden(f"mounted volume is marked read-only: {point.destination}")
         elif container.record.host.readonly_rootfs:
@@ -158,74 +94,37 @@ class Archives:
         if container.running:
             yield Place(Path(f"/proc/{container.record.pid}/root"), clean)
             return
-        async with self._rootfs.mounted(container) as rootfs:
-            yield self._through_mounts(container, Place(rootfs, clean))
+        async with contextlib.AsyncExitStack() as stack:
+            point = _point_above(container, posixpath.normpath(clean))
+            if point is not None and point.type == "volume":
+                volume = self._services.volumes.get(point.name)
+                source = await stack.enter_async_context(self._services.volumes.in_use(volume))
+            elif point is not None and point.type == "bind" and os.path.isdir(point.source):
+                source = Path(point.source)
+            else:
+                yield Place(await stack.enter_async_context(self._rootfs.mounted(container)), clean)
+                return
+            if point.subpath:
+                source = stack.enter_context(_subdirectory(container, path, source, point.subpath))
+            yield Place(source, clean[len(point.destination) :] or "/.")
 
-    @staticmethod
-    def _through_mounts(container: Container, place: Place) -> Place:
-        normal = posixpath.normpath(place.path)
-        for point in sorted(container.record.mounts, key=lambda p: -len(p.destination)):
-            inside = normal == point.destination or normal.startswith(point.destination + "/")
-            if inside and point.type in ("bind", "volume") and os.path.isdir(point.source):
-                rest = place.path[len(point.destination) :]
-                return Place(Path(point.source), rest or "/.")
-        return place
 
-    def _stat(self, container: Container, path: str, place: Place) -> dict[str, Any]:
-        with _opened_parent(container, path, place) as (parent_fd, name):
-            found = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
-            target = ""
-            if stat.S_ISLNK(found.st_mode):
-                link = os.readlink(name, dir_fd=parent_fd)
-                base = posixpath.dirname("/" + path.lstrip("/"))
-                target = posixpath.normpath(posixpath.join(base, os.fsdecode(link)))
-            return {
-                "name": posixpath.basename(posixpath.normpath("/" + path)) or "/",
-                "size": found.st_size,
-                "mode": go_mode(found.st_mode),
-                "mtime": clock.format_ns(found.st_mtime_ns),
-                "linkTarget": target,
-            }
+def _point_above(container: Container, path: str) -> MountPoint | None:
+    """The mount of the container that a path lies on."""
+    above = [
+        p for p in container.record.mounts
+        if path == p.destination or path.startswith(p.destination + "/")
+    ]  # fmt: skip
+    return max(above, key=lambda p: len(p.destination), default=None)
 
 
 @contextlib.contextmanager
-def _opened_parent(container: Container, path: str, place: Place) -> Iterator[tuple[int, bytes]]:
-    """The directory that holds the last component, and its name there (`.` for a root).
-
-    A trailing slash or `/.` follows a last symlink, as in a shell.
-    """
-    follows = place.path.endswith(("/", "/.")) or posixpath.normpath(place.path) == "/"
-    head, tail = posixpath.split(place.path.rstrip("/"))
-    if follows or tail in ("..", ""):
-        head, tail = place.path, "."
+def _subdirectory(container: Container, path: str, root: Path, subpath: str) -> Iterator[Path]:
     try:
-        parent_fd = beneath.open_in_root(place.root, head or "/", os.O_RDONLY | os.O_DIRECTORY)
+        fd = beneath.open_in_root(root, subpath, os.O_PATH | os.O_DIRECTORY)
     except OSError as error:
-        raise _path_error(container, path, error) from error
-    try:
-        os.stat(tail, dir_fd=parent_fd, follow_symlinks=False)
-        yield parent_fd, os.fsencode(tail)
-    except FileNotFoundError as error:
         raise NoSuchPath(container, path) from error
+    try:
+        yield Path(f"/proc/self/fd/{fd}")
     finally:
-        os.close(parent_fd)
-
-
-def _path_error(container: Container, path: str, error: OSError) -> Exception:
-    if error.errno == errno.ENOTDIR:
-        return InvalidParameter(f"not a directory: {path}")
-    if error.errno in (errno.ENOENT, errno.ELOOP):
-        return NoSuchPath(container, path)
-    return SystemFailure(f"cannot open {path}: {error.strerror}")
-
-
-def go_mode(mode: int) -> int:
-    """Unix mode bits as Go's `os.FileMode`, which the API uses."""
-    result = stat.S_IMODE(mode) & 0o777
-    for test, bit in _GO_MODES:
-        if test(mode):
-            result |= bit
-    for unix_bit, bit in _GO_BITS:
-        if mode & unix_bit:
-            result |= bit
-    return result
+        os.close(fd)

@@ -1,5 +1,6 @@
 """A container's file system as an image, or as a tar stream."""
 
+import contextlib
 from collections.abc import AsyncIterator
 
 from teu.container.container import Container
@@ -32,10 +33,9 @@ class Committer:
 
         Raises: InvalidParameter (name, changes), SystemFailure.
         """
-        paused = pause and container.record.status is Status.RUNNING
-        if paused:
-            await self._lifecycle.pause(container)
-        try:
+        async with contextlib.AsyncExitStack() as stack:
+            if pause and container.record.status is Status.RUNNING:
+                await stack.enter_async_context(self._lifecycle.paused(container))
             image = await self._services.images.commit(
                 self._services.paths.home(container.id) / "upper",
                 parent_id=container.record.image_id,
@@ -46,9 +46,6 @@ class Committer:
                 comment=comment,
                 changes=changes,
             )
-        finally:
-            if paused and container.record.status is Status.PAUSED:
-                await self._lifecycle.unpause(container)
         self._services.containers.tell(container, "commit", imageID=image.id, imageRef=name)
         return image
 

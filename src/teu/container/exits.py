@@ -24,6 +24,7 @@ LONGEST_DELAY_S = 60.0
 RESTART = "restart"  # intents of a record
 REMOVE = "remove"
 REMOVE_VOLUMES = "remove-volumes"
+RESUME = "resume"  # it is paused for a moment only
 LONG_RUN_S = 10.0  # a run this long resets the delay
 log = logging.getLogger(__name__)
 

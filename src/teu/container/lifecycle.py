@@ -8,11 +8,13 @@ import asyncio
 import contextlib
 import logging
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 
 from teu.container import state
 from teu.container.container import Container, Outcome
-from teu.container.exits import REMOVE, REMOVE_VOLUMES, RESTART, Exits
+from teu.container.exits import REMOVE, REMOVE_VOLUMES, RESTART, RESUME, Exits
 from teu.container.health import HealthMonitor
 from teu.container.mounts import make_sources
 from teu.container.removal import RemovalInProgress, Remover
@@ -103,6 +105,7 @@ class Lifecycle:
         except BaseException as error:
             self._start_failed(container, previous, error)
             raise
+        self._setup.finish(container)
         self._started(container, shim)
 
     def _started(self, container: Container, shim: Shim) -> None:
@@ -275,6 +278,24 @@ class Lifecycle:
             await self._services.runtime.resume(container.record)
             self._moved(container, Status.RUNNING, "unpause")
             self._health.resume(container)
+
+    @asynccontextmanager
+    async def paused(self, container: Container) -> AsyncIterator[None]:
+        """It stands still during the body. Crash: recovery lets it go on."""
+        self._intend(container, RESUME)
+        try:
+            await self.pause(container)
+            yield
+        finally:
+            await self.resume(container)
+
+    async def resume(self, container: Container) -> None:
+        """Ends `paused`; fine when somebody else has ended it, or the container."""
+        if container.record.intent == RESUME:
+            self._intend(container, "")
+        if container.record.status is Status.PAUSED:
+            with contextlib.suppress(Conflict):
+                await self.unpause(container)
 
     def _moved(self, container: Container, status: Status, action: str) -> None:
         if not container.running:  # it ended meanwhile: that is recorded already

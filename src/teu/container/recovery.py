@@ -20,9 +20,10 @@ from functools import partial
 from teu import clock
 from teu.container import state
 from teu.container.container import Container
-from teu.container.exits import REMOVE, REMOVE_VOLUMES, RESTART, Exits, wants_start_at_boot
+from teu.container.exits import REMOVE, REMOVE_VOLUMES, RESTART, RESUME, Exits, wants_start_at_boot
 from teu.container.health import HealthMonitor
 from teu.container.lifecycle import Lifecycle
+from teu.container.mounting import Mounter
 from teu.container.removal import Remover
 from teu.container.rootfs import RootFilesystems
 from teu.container.services import Services
@@ -48,6 +49,7 @@ class Recovery:
         exits: Exits,
         remover: Remover,
         health: HealthMonitor,
+        mounter: Mounter,
     ) -> None:
         self._services = services
         self._rootfs = rootfs
@@ -55,6 +57,7 @@ class Recovery:
         self._exits = exits
         self._remover = remover
         self._health = health
+        self._mounter = mounter
 
     async def run(self) -> None:
         """Reconciles every record with reality. One broken container never stops the others."""
@@ -74,6 +77,7 @@ class Recovery:
         for container, what in zip(kept, found, strict=True):
             self._settle(container, what)
         await asyncio.gather(*(self._fulfil(c) for c in kept if c.record.intent))
+        await self._services.volumes.unmount_unused()
         if adopted:
             log.info("adopted %d running containers", len(adopted))
 
@@ -85,6 +89,8 @@ class Recovery:
             if intent in (REMOVE, REMOVE_VOLUMES):
                 volumes = intent == REMOVE_VOLUMES
                 await self._lifecycle.remove(container, force=True, volumes=volumes)
+            elif intent == RESUME:
+                await self._lifecycle.resume(container)
             elif intent == RESTART:
                 container.record.intent = ""
                 if not container.running:
@@ -106,10 +112,12 @@ class Recovery:
 
     async def _finish_off(self, record: ContainerRecord) -> None:
         container = Container(record)
-        if record.status is Status.CREATING:
-            record.status = Status.REMOVING
         log.info("container %s: finishing its interrupted %s", record.id[:12], record.status)
-        await self._remover.finish_interrupted(container)
+        if record.status is Status.CREATING:  # nobody was told of it, nor of its volumes
+            record.status = Status.REMOVING
+            await self._remover.undo_creation(container)
+        else:
+            await self._remover.finish_interrupted(container)
 
     async def _look(self, container: Container) -> Shim | ExitStatus | None:
         record = container.record
@@ -147,6 +155,7 @@ class Recovery:
         container.shim = shim
         container.stopping = record.stopped_by_user
         self._services.containers.save(container)
+        self._mounter.adopt(record)
         if record.status is Status.RUNNING:
             self._health.resume(container)
 

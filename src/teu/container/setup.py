@@ -8,24 +8,27 @@ from msgspec.structs import replace
 from teu.container.container import Container
 from teu.container.containers import NoSuchContainer
 from teu.container.logconfig import log_attributes, log_limits
+from teu.container.mounting import Mounter
 from teu.container.rootfs import RootFilesystems
 from teu.container.services import Services
-from teu.errors import Conflict, InvalidParameter
-from teu.model.container import ContainerRecord, MountPoint
+from teu.errors import Conflict
+from teu.model.container import ContainerRecord
 from teu.network.files import EtcFiles
 from teu.runtime.namespaces import Joins
 from teu.runtime.shim import LaunchSpec, LogTarget
-from teu.sys import beneath
 from teu.tx import Transaction
 
 
 class Setup:
     """One method per step; each step's undo is registered before it acquires."""
 
-    def __init__(self, services: Services, rootfs: RootFilesystems, etc: EtcFiles) -> None:
+    def __init__(
+        self, services: Services, rootfs: RootFilesystems, etc: EtcFiles, mounter: Mounter
+    ) -> None:
         self._services = services
         self._rootfs = rootfs
         self._etc = etc
+        self._mounter = mounter
 
     async def prepare(self, container: Container, tx: Transaction) -> LaunchSpec:
         """All steps in order; what the shim is to run.
@@ -38,7 +41,8 @@ class Setup:
         rootfs = self._rootfs.mount(container)
         tx.on_rollback("network", lambda: self._release(record))
         await self._network(container)
-        await self._fill_volumes(record, rootfs)
+        tx.on_rollback("volumes", lambda: self._mounter.release(record))
+        prepared = await self._mounter.prepare(record, rootfs)
         bundle = services.paths.run(record.id)
         bundle.mkdir(mode=0o700, parents=True, exist_ok=True)
         await services.runtime.prepare(
@@ -46,9 +50,14 @@ class Setup:
             rootfs=rootfs,
             bundle=bundle,
             etc_files=self._etc_files(container),
+            prepared=prepared,
             joins=self._joins(record),
         )
         return self._launch_spec(record, bundle)
+
+    def finish(self, container: Container) -> None:
+        """The runtime has taken what was made for it."""
+        self._mounter.detach(container.record)
 
     def close_clients(self, container: Container) -> None:
         """Clients that attached before a start that failed see the end of their stream."""
@@ -137,39 +146,6 @@ class Setup:
             names = dict.fromkeys((alias or other.name, other.name, other.id[:12]))
             hosts += [f"{name}:{address}" for name in names if address]
         return replace(record, host=replace(record.host, extra_hosts=hosts))
-
-    # --- volumes -------------------------------------------------------------------------
-
-    async def _fill_volumes(self, record: ContainerRecord, rootfs: Path) -> None:
-        for point in record.mounts:
-            if point.type == "volume" and not point.nocopy and not point.subpath:
-                await self._copy_up(point, rootfs)
-            if point.subpath:
-                point.source = self._inside_volume(point)
-
-    async def _copy_up(self, point: MountPoint, rootfs: Path) -> None:
-        try:
-            source_fd = beneath.open_in_root(rootfs, point.destination, os.O_PATH | os.O_DIRECTORY)
-        except OSError:
-            return
-        try:
-            if any(os.scandir(f"/proc/self/fd/{source_fd}")):
-                await self._services.volumes.copy_up(point.name, source_fd)
-        finally:
-            os.close(source_fd)
-
-    def _inside_volume(self, point: MountPoint) -> str:
-        data = self._services.volumes.data_directory(point.name)
-        try:
-            fd = beneath.open_in_root(data, point.subpath, os.O_PATH)
-        except OSError as error:
-            raise InvalidParameter(
-                f"cannot access path {point.subpath} of volume {point.name}: {error.strerror}"
-            ) from error
-        try:
-            return os.readlink(f"/proc/self/fd/{fd}")
-        finally:
-            os.close(fd)
 
     # --- the shim ------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from teu.api.routes.exec import ExecRoutes
 from teu.api.routes.images import ImageRoutes
 from teu.api.routes.networks import NetworkRoutes
 from teu.api.routes.system import SystemRoutes
+from teu.api.routes.volume_work import VolumeWorkRoutes
 from teu.api.routes.volumes import VolumeRoutes
 from teu.api.server import ApiServer
 from teu.container.archive import Archives
@@ -32,6 +33,7 @@ from teu.container.health import HealthMonitor
 from teu.container.lifecycle import Lifecycle
 from teu.container.listing import Listing
 from teu.container.looks import Looks
+from teu.container.mounting import Mounter
 from teu.container.plugs import Plugs
 from teu.container.prune import Pruner
 from teu.container.recovery import Recovery
@@ -42,6 +44,7 @@ from teu.container.setup import Setup
 from teu.container.stats import Stats
 from teu.container.streams import Streams
 from teu.container.update import Updater
+from teu.container.volumework import VolumeWork
 from teu.daemon.config import DaemonConfig
 from teu.daemon.translate import network_config, registry_config, runtime_config
 from teu.events import EventBus
@@ -58,6 +61,7 @@ from teu.store.events import EventStore
 from teu.store.volumes import VolumeStore
 from teu.system import About, System
 from teu.tasks import TaskOwner
+from teu.volume.plugins import FOLDERS, Plugins
 from teu.volume.service import VolumeService
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -108,6 +112,7 @@ class Daemon:
         await services.tasks.drain(self._config.shutdown_timeout_s)
         await services.shims.close()
         await services.networks.stop()
+        await services.volumes.close()
         await services.images.close()
         self._db.close()
 
@@ -143,7 +148,11 @@ class Daemon:
             ),
             networks=NetworkService(db, config.exec_root, network_config(config)),
             volumes=VolumeService(
-                VolumeStore(db), config.data_root / "volumes", containers.using_volume
+                VolumeStore(db),
+                config.data_root / "volumes",
+                containers.using_volume,
+                Plugins([config.exec_root / "plugins", *FOLDERS]),
+                lambda action, name, facts: events.publish("volume", action, name, facts),
             ),
             runtime=runtime,
             shims=ShimService(config.exec_root / "rehearsal"),
@@ -153,10 +162,12 @@ class Daemon:
 
     def _build_engine(self, services: Services, events: EventBus) -> tuple[Engine, Recovery]:
         rootfs = RootFilesystems(services.paths, services.images)
-        remover = Remover(services, rootfs)
+        mounter = Mounter(services)
+        remover = Remover(services, rootfs, mounter)
         health = HealthMonitor(services)
         exits = Exits(services, remover, health)
-        setup = Setup(services, rootfs, EtcFiles(network_config(self._config), services.networks))
+        etc = EtcFiles(network_config(self._config), services.networks)
+        setup = Setup(services, rootfs, etc, mounter)
         lifecycle = Lifecycle(services, setup, exits, remover, health)
         looks = Looks(services)
         engine = Engine(
@@ -178,8 +189,9 @@ class Daemon:
             health=health,
             system=System(services, looks, events, self._about),
             registry=self._registry,
+            volume_work=VolumeWork(services, lifecycle),
         )
-        return engine, Recovery(services, rootfs, lifecycle, exits, remover, health)
+        return engine, Recovery(services, rootfs, lifecycle, exits, remover, health, mounter)
 
     def _engine_id(self) -> str:
         assert self._db is not None
@@ -234,6 +246,7 @@ def _routes(engine: Engine) -> list[Route]:
         ImageRoutes(engine),
         NetworkRoutes(engine),
         VolumeRoutes(engine),
+        VolumeWorkRoutes(engine),
         SystemRoutes(engine),
         AbsentRoutes(),
     )
