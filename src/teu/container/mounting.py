@@ -19,10 +19,19 @@ from teu.container.services import Services
 from teu.errors import EngineError, InvalidParameter, SystemFailure
 from teu.model.container import ContainerRecord, MountPoint
 from teu.runtime import users
+from teu.runtime.mountspec import Prepared
 from teu.sys import beneath, mountapi, mounts, syscalls
 from teu.sys.userns import IdRange, open_userns
 from teu.volume import content
 
+_STATVFS_WORDS = (
+    (os.ST_RDONLY, "ro"),
+    (os.ST_NOSUID, "nosuid"),
+    (os.ST_NODEV, "nodev"),
+    (os.ST_NOEXEC, "noexec"),
+    (os.ST_NOATIME, "noatime"),
+    (os.ST_NODIRATIME, "nodiratime"),
+)
 log = logging.getLogger(__name__)
 # These, and what lies directly in them, belong to the host: to change their owner would break it.
 _NEVER_CHOWN_BELOW = ("/", "/usr", "/var")
@@ -35,14 +44,14 @@ class Mounter:
         self._services = services
         self._volumes = services.volumes
 
-    async def prepare(self, record: ContainerRecord, rootfs: Path) -> dict[str, str]:
-        """Mounts volumes, fills empty ones from the image, and makes what the runtime is to mount
-        instead of a mount's source: destination -> path.
+    async def prepare(self, record: ContainerRecord, rootfs: Path) -> dict[str, Prepared]:
+        """Mounts volumes, fills empty ones from the image, and makes what the runtime is to mount,
+        by destination.
 
         Raises: InvalidParameter, SystemFailure and what volume drivers raise; `release` undoes.
         Crash: recovery calls `release` or `detach`.
         """
-        prepared: dict[str, str] = {}
+        prepared: dict[str, Prepared] = {}
         for number, point in enumerate(record.mounts):
             if point.type == "tmpfs":
                 continue
@@ -50,9 +59,8 @@ class Mounter:
             root, subpath = await self._source(record, point, target, rootfs)
             if subpath or point.chown or point.id_map:
                 await self._stage(record, point, (root, subpath), target, rootfs)
-                prepared[point.destination] = str(target)
-            elif point.type == "image":
-                prepared[point.destination] = str(root)
+                root = target
+            prepared[point.destination] = Prepared(str(root), _words_of(root))
         return prepared
 
     async def _source(
@@ -190,6 +198,15 @@ class Mounter:
         for point in record.mounts:
             if point.type == "volume":
                 self._volumes.adopt(point.name, record.id)
+
+
+def _words_of(source: Path) -> tuple[str, ...]:
+    """The words of the mount that a path is on."""
+    try:
+        flags = os.statvfs(source).f_flag
+    except OSError:  # the runtime says what is wrong
+        return ()
+    return tuple(word for bit, word in _STATVFS_WORDS if flags & bit)
 
 
 def _opened(point: MountPoint, root: Path, subpath: str) -> int:

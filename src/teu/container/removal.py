@@ -70,8 +70,6 @@ class Remover:
         await self.tear_down(container)
         try:
             await self._remove_files(container)
-            for name in volumes:
-                await self._services.volumes.finish_removal(name)
         except (OSError, EngineError) as error:
             log.error(
                 "container %s: its files cannot be removed (%s); tried again at the next start",
@@ -79,6 +77,11 @@ class Remover:
                 error,
             )
             return
+        for name in volumes:
+            try:
+                await self._services.volumes.finish_removal(name)
+            except EngineError as error:  # it stays, or goes at the next start
+                log.warning("container %s: %s", container.id[:12], error.message)
         self._services.containers.end_removal(container)
 
     async def _remove_files(self, container: Container) -> None:

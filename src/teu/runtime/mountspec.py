@@ -39,13 +39,22 @@ _TMPFS_KEYS: Final = frozenset(
 )
 
 
+class Prepared(Struct, frozen=True):
+    """What to mount for an asked mount: the path, and the words that its own mount on the host has
+    (`ro`, `nosuid`, …): some runtimes bind without them, and what the host may not write the
+    container could."""
+
+    source: str
+    words: tuple[str, ...] = ()
+
+
 class Sources(Struct, kw_only=True, frozen=True):
     """Host paths that the caller prepared. `etc_files`: destination -> source. `shm`: a tmpfs
     shared between containers, for `--ipc shareable` and `container:X`. `shm_bytes`: for those who
-    do not say. `prepared`: destination -> what to mount there instead of the mount's source."""
+    do not say. `prepared`: by destination; without it the mount's own source is taken."""
 
     etc_files: Mapping[str, Path] = {}
-    prepared: Mapping[str, str] = {}
+    prepared: Mapping[str, Prepared] = {}
     shm: Path | None = None
     init: Path | None = None
     recursive_read_only: bool = True
@@ -124,8 +133,9 @@ def _from_point(point: MountPoint, sources: Sources) -> OciMount:
     if "bind" in words:
         # A recursive propagation makes some runtimes bind recursively, too.
         words = [word[1:] if word in PROPAGATIONS and word[0] == "r" else word for word in words]
-    source = sources.prepared.get(point.destination, point.source)
-    return _bind(source, point.destination, *words)
+    prepared = sources.prepared.get(point.destination) or Prepared(point.source)
+    words += [word for word in prepared.words if word not in words]
+    return _bind(prepared.source, point.destination, *words)
 
 
 def _tmpfs(destination: str, asked: Sequence[str]) -> OciMount:

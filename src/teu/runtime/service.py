@@ -151,14 +151,14 @@ class RuntimeService:
         rootfs: Path,
         bundle: Path,
         etc_files: Mapping[str, Path],
-        prepared: Mapping[str, str],
+        prepared: Mapping[str, mountspec.Prepared],
         joins: Joins = NO_JOINS,
     ) -> None:
         """Writes `bundle/config.json`, ready for `run`.
 
         Args:   rootfs: mounted.  bundle: existing directory.  etc_files: path in the container
                 -> file on the host.  prepared: destination of an asked mount -> what to mount
-                there instead of its source.  joins: namespaces of others; see `Joins`.
+                there.  joins: namespaces of others; see `Joins`.
         Raises: InvalidParameter for what the image or host does not have (user, device, runtime).
         Cancel: safe.  Crash: a half-written file keeps another name; `delete` unmounts `shm`.
         """
@@ -316,7 +316,7 @@ class RuntimeService:
         self,
         record: ContainerRecord,
         etc_files: Mapping[str, Path],
-        prepared: Mapping[str, str],
+        prepared: Mapping[str, mountspec.Prepared],
     ) -> mountspec.Sources:
         return mountspec.Sources(
             etc_files=etc_files,

@@ -23,11 +23,12 @@ _OWN: Final = frozenset({_PARTIAL, _WHOLE})
 async def copy(source: Path | str, target: Path) -> None:
     """The content and attributes of one directory into another one, which exists.
 
-    Raises: SystemFailure with cp's words. Failure, crash: a part of it is there.
+    Raises: SystemFailure with cp's words. Failure, crash: a part of it is there, and nobody adds
+    to it.
     """
-    await process.run(
-        ["cp", "-a", "--reflink=auto", "--", f"{source}/.", f"{target}/"], timeout_s=COPY_LIMIT_S
-    )
+    copying = ["cp", "-a", "--reflink=auto", "--", f"{source}/.", f"{target}/"]
+    # A daemon that comes after a crash must not find somebody else still writing.
+    await process.run(["setpriv", "--pdeathsig", "KILL", "--", *copying], timeout_s=COPY_LIMIT_S)
 
 
 async def copy_up(source_fd: int, data: Path, staging: Path) -> bool:

@@ -102,7 +102,7 @@ class LocalDriver:
         except OSError as error:
             raise SystemFailure(
                 f"{what}:{data}, data: {_hidden(options.data)}: "
-                f"{error.strerror}{_hint(kind, error)}"
+                f"{(error.strerror or '').lower()}{_hint(kind, error)}"
             ) from error
 
     async def unmount(self, record: VolumeRecord, user: str, *, last: bool) -> None:

@@ -13,9 +13,8 @@ import asyncio
 import logging
 import re
 import weakref
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,9 +33,11 @@ from teu.volume.errors import (
     VolumeNameTaken,
 )  # fmt: skip
 from teu.volume.plugins import Plugins
+from teu.volume.uses import Uses
 
 ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 SNAPSHOT_LABEL = "teu.volume.snapshot-of"
+UNMOUNT_LIMIT_S = 15.0
 _NAME = re.compile(f"{ids.NAME_PATTERN}+")
 Users = Callable[[str], list[str]]
 log = logging.getLogger(__name__)
@@ -59,8 +60,7 @@ class VolumeService:
         self._drivers = Drivers(root, plugins)
         self._local = self._drivers.local
         self._volumes: dict[str, VolumeRecord] = {}
-        self._held: Counter[str] = Counter()
-        self._mounted: dict[str, set[str]] = {}
+        self._uses = Uses()
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def start(self) -> None:
@@ -294,14 +294,25 @@ class VolumeService:
             self.tell("destroy", name, {"driver": record.driver})
             return
         self.begin_removal(name)
+        await self._until_unmounted(name)
         await self.finish_removal(name, force=force)
+
+    async def _until_unmounted(self, name: str) -> None:
+        """A container that was removed a moment ago may still be giving the volume up."""
+        try:
+            await self._uses.until_idle(name, UNMOUNT_LIMIT_S)
+        except TimeoutError:
+            record = self._volumes[name]
+            record.removing = False
+            self._store.save(record)
+            raise VolumeInUse(name, self._uses.of(name)) from None
 
     def begin_removal(self, name: str) -> None:
         """The intent: from here on nobody finds the volume. Raises: NoSuchVolume, VolumeInUse."""
         record = self.get(name)
         if users := self._users(name):
             raise VolumeInUse(name, users)
-        if self._held[name]:
+        if self._uses.is_held(name):
             raise VolumeInUse(name, ["somebody copies it, or makes a container with it"])
         record.removing = True
         self._store.save(record)
@@ -342,7 +353,7 @@ class VolumeService:
                 continue
             if not (record.anonymous or include_named) or not wanted(record):
                 continue
-            if self._users(record.name) or self._held[record.name]:
+            if self._users(record.name) or self._uses.is_held(record.name):
                 continue
             size_bytes = max(0, await self.size(record))
             try:
@@ -380,8 +391,7 @@ class VolumeService:
     def renamed(self, old_name: str, record: VolumeRecord) -> None:
         """After the commit: who looks for the volume finds it under the new name."""
         self._volumes[record.name] = self._volumes.pop(old_name)
-        if (users := self._mounted.pop(old_name, None)) is not None:
-            self._mounted[record.name] = users
+        self._uses.rename(old_name, record.name)
         self._settle_name(record)
         self.tell("rename", record.name, {"driver": record.driver, "oldName": old_name})
 
@@ -395,20 +405,9 @@ class VolumeService:
 
     # --- using ---------------------------------------------------------------------------
 
-    @contextmanager
-    def holding(self) -> Iterator[Callable[[str], None]]:
+    def holding(self) -> AbstractContextManager[Callable[[str], None]]:
         """What is called with a name keeps that volume from being removed until the end."""
-        names: list[str] = []
-
-        def hold(name: str) -> None:
-            self._held[name] += 1
-            names.append(name)
-
-        try:
-            yield hold
-        finally:
-            self._held.subtract(names)
-            self._held += Counter()  # drops the zeros
+        return self._uses.holding()
 
     async def mount(self, name: str, user: str) -> Path:
         """Makes the data visible for one user (a container's id); may be repeated for the same.
@@ -418,27 +417,27 @@ class VolumeService:
         async with self._lock(name):
             record = self.get(name)
             path = await (await self._drivers.get(record.driver)).mount(record, user)
-            self._mounted.setdefault(name, set()).add(user)
+            self._uses.add(name, user)
             return path
 
     async def unmount(self, name: str, user: str) -> bool:
         """Undoes `mount`; False for a user that did not mount. Raises: what the driver raises."""
         async with self._lock(name):
-            users = self._mounted.get(name)
             record = self._volumes.get(name)
-            if users is None or user not in users or record is None:
+            if record is None or not self._uses.discard(name, user):
                 return False
-            users.discard(user)
-            if not users:
-                del self._mounted[name]
-            driver = await self._drivers.get(record.driver)
-            await driver.unmount(record, user, last=not users)
+            last = not self._uses.of(name)
+            try:
+                await (await self._drivers.get(record.driver)).unmount(record, user, last=last)
+            finally:
+                if last:
+                    self._uses.tell_idle(name)
             return True
 
     def adopt(self, name: str, user: str) -> None:
         """After a restart of the daemon: this user has the volume mounted."""
         if name in self._volumes:
-            self._mounted.setdefault(name, set()).add(user)
+            self._uses.add(name, user)
 
     async def unmount_unused(self) -> None:
         """After a restart of the daemon, and after all `adopt`s: what nobody uses is unmounted."""
@@ -446,7 +445,7 @@ class VolumeService:
             if (
                 record.driver == LOCAL
                 and "type" in record.options
-                and record.name not in self._mounted
+                and not self._uses.of(record.name)
             ):
                 await self._local.unmount(record, "", last=True)
 
