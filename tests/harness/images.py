@@ -109,7 +109,9 @@ def postgresql() -> Image:
         "Volumes": {"/data": {}},
         "StopSignal": "SIGINT",
     }
-    return _image("postgresql", [_base_layer(), _apt_layer("postgresql", _POSTGRESQL)], config)
+    return _image(
+        "postgresql", [_base_layer(), _apt_layer("postgresql", _INSTALL_POSTGRESQL)], config
+    )
 
 
 # --- their layers ---------------------------------------------------------------------------
@@ -167,28 +169,32 @@ def _key(tree: Path) -> str:
     return tree.parent.name
 
 
-_INSTALL = """
+_INSTALL_NGINX = """
 set -e
 mount -t overlay overlay -o lowerdir={lower},upperdir={upper},workdir={work} {merged}
 cp -L /etc/resolv.conf {merged}/etc/resolv.conf
 chroot {merged} sh -ec '
   apt-get update -q
-  {script}
-'
-: > {merged}/etc/resolv.conf
-"""
-_NGINX = """
   apt-get install -qy --no-install-recommends nginx-light
   ln -sf /dev/stdout /var/log/nginx/access.log
   ln -sf /dev/stderr /var/log/nginx/error.log
   sed -i "s/^worker_processes.*/worker_processes 1;/" /etc/nginx/nginx.conf
+'
+: > {merged}/etc/resolv.conf
 """
-_POSTGRESQL = """
+_INSTALL_POSTGRESQL = """
+set -e
+mount -t overlay overlay -o lowerdir={lower},upperdir={upper},workdir={work} {merged}
+cp -L /etc/resolv.conf {merged}/etc/resolv.conf
+chroot {merged} sh -ec '
   mkdir -p /etc/postgresql-common
   echo "create_main_cluster = false" > /etc/postgresql-common/createcluster.conf
+  apt-get update -q
   apt-get install -qy --no-install-recommends postgresql-15
   rm -rf /usr/lib/postgresql/15/lib/bitcode /usr/lib/x86_64-linux-gnu/libLLVM*
   install -d -o postgres -g postgres -m 700 /data
+'
+: > {merged}/etc/resolv.conf
 """
 _START_POSTGRESQL = """\
 [ -s "$PGDATA/PG_VERSION" ] || initdb --auth=trust --no-instructions >/dev/null
@@ -198,7 +204,7 @@ exec postgres -c listen_addresses=
 
 @cache
 def _nginx_layer() -> Layer:
-    return _apt_layer("nginx", _NGINX)
+    return _apt_layer("nginx", _INSTALL_NGINX)
 
 
 def _apt_layer(name: str, script: str) -> Layer:
@@ -210,14 +216,14 @@ def _apt_layer(name: str, script: str) -> Layer:
         places = {name: work / name for name in ("upper", "work", "merged")}
         for place in places.values():
             place.mkdir()
-        whole = _INSTALL.format(lower=lower, script=script, **places)
+        whole = script.format(lower=lower, **places)
         command("unshare", "--mount", "--propagation", "private", "sh", "-c", whole)
         _trim(places["upper"])
         _pack(places["upper"], work / "layer.tar")
         for place in places.values():
             shutil.rmtree(place)
 
-    return _layer(built(f"{name}layer", f"2 {_key(lower)} {_INSTALL} {script}", build))
+    return _layer(built(f"{name}layer", f"1 {_key(lower)} {script}", build))
 
 
 # --- tar and JSON ---------------------------------------------------------------------------

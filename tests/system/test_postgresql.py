@@ -1,5 +1,6 @@
 """A database on a named volume: every row whose commit was told is there afterwards."""
 
+import contextlib
 import subprocess
 import threading
 
@@ -62,11 +63,8 @@ class Writer:
 
     def _write(self) -> None:
         assert self.process.stdin
-        try:
-            self.process.stdin.write(INSERTS.encode())
-            self.process.stdin.close()
-        except OSError:
-            return  # killed, as planned
+        with contextlib.suppress(OSError), self.process.stdin as stdin:  # killed, as planned
+            stdin.write(INSERTS.encode())
 
     def _read(self) -> None:
         assert self.process.stdout
@@ -101,6 +99,7 @@ def test_no_committed_row_is_lost(
         assert private_engine.api.state(names("first"))["Status"] == "running"
         database.check(told)  # it never stopped
     cli.ok("kill", names("first"))
+    assert cli.ok("wait", names("first")) == "137"
     told = writer.end()
     cli.ok("rm", "-v", names("first"))
     second = Database(cli, names("second"), volume)

@@ -44,7 +44,7 @@ async def copy_up(source_fd: int, data: Path, staging: Path) -> bool:
     if any(name not in _OWN for name in os.listdir(data)):
         return False
     source = f"/proc/{os.getpid()}/fd/{source_fd}"
-    if not any(os.scandir(source)):
+    if not os.listdir(source):
         _copy_attributes(source, data)
         return True
     partial = staging / _PARTIAL

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 class Uses:
-    """In memory only: after a restart of the daemon, the containers that run on are counted anew."""
+    """In memory only: after a restart of the daemon the running containers are counted anew."""
 
     def __init__(self) -> None:
         self._held: Counter[str] = Counter()
