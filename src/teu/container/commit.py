@@ -1,7 +1,8 @@
 """A container's file system as an image, or as a tar stream."""
 
-import contextlib
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
 
 from teu.container.container import Container
 from teu.container.lifecycle import Lifecycle
@@ -10,6 +11,9 @@ from teu.container.services import Services
 from teu.model.config import ContainerConfig
 from teu.model.container import Status
 from teu.model.image import Image
+from teu.sys.bytepipe import FromThread
+from teu.sys.ownthread import run_apart
+from teu.sys.pack import pack_tree
 
 
 class Committer:
@@ -33,9 +37,10 @@ class Committer:
 
         Raises: InvalidParameter (name, changes), SystemFailure.
         """
-        async with contextlib.AsyncExitStack() as stack:
-            if pause and container.record.status is Status.RUNNING:
-                await stack.enter_async_context(self._lifecycle.paused(container))
+        paused = pause and container.record.status is Status.RUNNING
+        if paused:
+            await self._lifecycle.pause_for_now(container)
+        try:
             image = await self._services.images.commit(
                 self._services.paths.home(container.id) / "upper",
                 parent_id=container.record.image_id,
@@ -46,15 +51,33 @@ class Committer:
                 comment=comment,
                 changes=changes,
             )
-        self._services.containers.tell(container, "commit", imageID=image.id, imageRef=name)
+            facts = {"comment": comment, "imageID": image.id, "imageRef": ""}
+            if image.repo_tags:
+                facts["imageRef"] = image.repo_tags[0]
+            self._services.containers.tell(container, "commit", lasting=True, **facts)
+        finally:
+            if paused:
+                await self._lifecycle.end_pause_for_now(container)
         return image
 
-    async def export(self, container: Container) -> AsyncIterator[bytes]:
+    async def export(self, container: Container) -> AsyncGenerator[bytes, None]:
         """The whole file system as a tar stream (mount points appear empty)."""
         async with self._rootfs.mounted(container) as rootfs:
-            async for chunk in self._services.images.archive_tree(rootfs):
-                yield chunk
+            async for piece in packed_tree(rootfs):
+                yield piece
         self._services.containers.tell(container, "export")
+
+
+async def packed_tree(root: Path) -> AsyncGenerator[bytes, None]:
+    """A directory's content as a tar stream, made in a thread of its own."""
+    with FromThread() as pipe:
+        work = run_apart(lambda: pipe.drain_from(lambda: pack_tree(root)), "export")
+        try:
+            async for piece in pipe:
+                yield piece
+        finally:
+            pipe.close()
+            await asyncio.wait({work})
 
 
 def merged(config: ContainerConfig, override: ContainerConfig) -> ContainerConfig:

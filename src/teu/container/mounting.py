@@ -88,14 +88,6 @@ class Mounter:
         point.source = str(root)
         if not point.nocopy and not point.subpath and not known.read_only:
             await self._copy_up(point, root, rootfs)
-        attributes = {
-            "driver": point.driver,
-            "container": record.id,
-            "destination": point.destination,
-            "read/write": "true" if point.rw else "false",
-            "propagation": point.propagation,
-        }
-        self._volumes.tell("mount", point.name, attributes)
         return root
 
     async def _copy_up(self, point: MountPoint, root: Path, rootfs: Path) -> None:
@@ -184,11 +176,9 @@ class Mounter:
         if not record.mounts:
             return
         await asyncio.to_thread(self.detach, record)
-        for name, driver in {(p.name, p.driver) for p in record.mounts if p.type == "volume"}:
+        for name in {point.name for point in record.mounts if point.type == "volume"}:
             try:
-                if await self._volumes.unmount(name, record.id):
-                    attributes = {"driver": driver, "container": record.id}
-                    self._volumes.tell("unmount", name, attributes)
+                await self._volumes.unmount(name, record.id)
             except EngineError as error:
                 log.warning("container %s: volume %s: %s", record.id[:12], name, error.message)
 

@@ -5,30 +5,22 @@ a copy is what a power failure would have left: databases recover from that.
 """
 
 import contextlib
-import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from teu import clock
+from teu.container.archive import get_from, given, put_into, stat_in
+from teu.container.commit import packed_tree
 from teu.container.container import Container
 from teu.container.lifecycle import Lifecycle
-from teu.container.places import Place, packed_place, stat_of
 from teu.container.services import Services
-from teu.errors import Conflict, Forbidden, InvalidParameter, NotFound
+from teu.container.view import View, view_of
+from teu.errors import Conflict, Forbidden, InvalidParameter
 from teu.model.container import Status
 from teu.model.volume import VolumeRecord
-from teu.sys import beneath
-from teu.sys.pack import pack_tree
-from teu.sys.tarpipe import packed, unpack_into
 from teu.volume.service import SNAPSHOT_LABEL
-
-
-class NoSuchPath(NotFound):
-    def __init__(self, volume: str, path: str) -> None:
-        super().__init__(f"Could not find the file {path} in volume {volume}")
 
 
 class VolumeWork:
@@ -60,11 +52,17 @@ class VolumeWork:
 
     @asynccontextmanager
     async def _writers_paused(self, volume: VolumeRecord, pause: bool) -> AsyncIterator[None]:
-        async with contextlib.AsyncExitStack() as stack:
+        paused: list[Container] = []
+        try:
             for container in self._writers(volume) if pause else ():
                 with contextlib.suppress(Conflict):  # it has ended, or is paused, meanwhile
-                    await stack.enter_async_context(self._lifecycle.paused(container))
+                    await self._lifecycle.pause_for_now(container)
+                    paused.append(container)
             yield
+        finally:
+            for container in paused:
+                with contextlib.suppress(Conflict):  # it was let go on, or killed
+                    await self._lifecycle.end_pause_for_now(container)
 
     def _writers(self, volume: VolumeRecord) -> list[Container]:
         return [
@@ -78,7 +76,7 @@ class VolumeWork:
         """The whole content as a tar stream. Raises: NoSuchVolume before the first piece."""
         volume = self._volumes.get(name)
         async with self._writers_paused(volume, pause), self._volumes.in_use(volume) as directory:
-            async for piece in packed(lambda: pack_tree(directory)):
+            async for piece in packed_tree(directory):
                 yield piece
 
     async def import_(self, name: str, stream: AsyncIterator[bytes]) -> VolumeRecord:
@@ -89,24 +87,23 @@ class VolumeWork:
         """
         volume = self._volumes.find(name)
         if volume is None:
-            return await self._volumes.imported(name, lambda data: _unpack(data, "/", stream))
+            return await self._volumes.imported(name, lambda data: _unpack(data, name, stream))
         _check_writable(volume)
         async with self._volumes.in_use(volume) as directory:
-            await _unpack(directory, "/", stream)
+            await _unpack(directory, name, stream)
         return volume
 
     # --- files ---------------------------------------------------------------------------
 
     async def stat(self, name: str, path: str) -> dict[str, Any]:
         """As `Archives.stat`. Raises: NoSuchVolume, NoSuchPath, InvalidParameter."""
-        async with self._volumes.in_use(self._volumes.get(name)) as directory:
-            return stat_of(_place(directory, path), path, partial(NoSuchPath, name, path))
+        async with self._view(self._volumes.get(name), path) as view:
+            return await stat_in(view, f"volume {name}", path)
 
     async def get(self, name: str, path: str) -> AsyncIterator[bytes]:
         """The tar of a file or directory. Raises: NoSuchVolume, NoSuchPath."""
-        async with self._volumes.in_use(self._volumes.get(name)) as directory:
-            missing = partial(NoSuchPath, name, path)
-            async for piece in packed_place(_place(directory, path), path, missing):
+        async with self._view(self._volumes.get(name), path) as view:
+            async for piece in get_from(view, f"volume {name}", path):
                 yield piece
 
     async def put(
@@ -118,13 +115,16 @@ class VolumeWork:
         """
         volume = self._volumes.get(name)
         _check_writable(volume)
-        async with self._volumes.in_use(volume) as directory:
-            try:
-                await _unpack(directory, path or "/", stream, keep_kinds=keep_kinds)
-            except FileNotFoundError as error:
-                raise NoSuchPath(name, path) from error
-            except NotADirectoryError:
-                raise InvalidParameter("extraction point is not a directory") from None
+        async with self._view(volume, path) as view:
+            await put_into(view, f"volume {name}", path, stream, keep_kinds=keep_kinds)
+
+    @asynccontextmanager
+    async def _view(self, volume: VolumeRecord, path: str) -> AsyncIterator[View]:
+        async with (
+            self._volumes.in_use(volume) as directory,
+            view_of(directory, given(path)) as view,
+        ):
+            yield view
 
     # --- names and sizes -----------------------------------------------------------------
 
@@ -177,23 +177,14 @@ class VolumeWork:
         ]
 
 
-def _place(directory: Path, path: str) -> Place:
-    return Place(directory, "/" + path.lstrip("/"))
-
-
 def _check_writable(volume: VolumeRecord) -> None:
     if volume.read_only:
         raise Forbidden(f"volume {volume.name} is a snapshot: clone it to get one to write to")
 
 
-async def _unpack(
-    root: Path, path: str, stream: AsyncIterator[bytes], *, keep_kinds: bool = False
-) -> None:
-    directory_fd = beneath.open_in_root(root, path, os.O_PATH | os.O_DIRECTORY)
-    try:
-        await unpack_into(directory_fd, stream, keep_kinds=keep_kinds)
-    finally:
-        os.close(directory_fd)
+async def _unpack(root: Path, name: str, stream: AsyncIterator[bytes]) -> None:
+    async with view_of(root, "/") as view:
+        await put_into(view, f"volume {name}", "/", stream, keep_kinds=False)
 
 
 def _rename_in(container: Container, name: str, new_name: str) -> None:

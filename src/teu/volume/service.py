@@ -420,19 +420,18 @@ class VolumeService:
             self._uses.add(name, user)
             return path
 
-    async def unmount(self, name: str, user: str) -> bool:
-        """Undoes `mount`; False for a user that did not mount. Raises: what the driver raises."""
+    async def unmount(self, name: str, user: str) -> None:
+        """Undoes `mount`; a user that did not mount is fine. Raises: what the driver raises."""
         async with self._lock(name):
             record = self._volumes.get(name)
             if record is None or not self._uses.discard(name, user):
-                return False
+                return
             last = not self._uses.of(name)
             try:
                 await (await self._drivers.get(record.driver)).unmount(record, user, last=last)
             finally:
                 if last:
                     self._uses.tell_idle(name)
-            return True
 
     def adopt(self, name: str, user: str) -> None:
         """After a restart of the daemon: this user has the volume mounted."""
