@@ -18,6 +18,7 @@ from teu.container.services import Services
 from teu.container.stats import Stats
 from teu.container.streams import Streams
 from teu.container.update import Updater
+from teu.container.volumework import VolumeWork
 from teu.events import EventBus
 from teu.image.remote import RemoteImages
 from teu.registry.client import RegistryClient
@@ -45,4 +46,5 @@ class Engine:
     system: System
     builds: BuildService
     registry: RegistryClient
+    volume_work: VolumeWork
     remote: RemoteImages
