@@ -93,6 +93,7 @@ class LaunchSpec(Struct):
     console_size: tuple[int, int] | None
     log: LogTarget
     timeout_s: float = START_LIMIT_S
+    command: str = ""  # the program, for messages
 
     def message(self) -> dict[str, Any]:
         return {
@@ -118,6 +119,7 @@ class ExecSpec(Struct):
     open_stdin: bool
     console_size: tuple[int, int] | None = None
     timeout_s: float = START_LIMIT_S
+    command: str = ""  # the program, for messages
 
 
 class ShimService:
@@ -174,7 +176,7 @@ class ShimService:
                 return channel, await channel.request("launch", fields, fds, timeout_s=limit_s)
             except ShimRefused as refused:
                 channel.close()
-                raise _start_error(refused, "create") from refused
+                raise _start_error(refused, "create", spec.command) from refused
             except ShimGone:
                 channel.close()
                 if channel.greeted or attempt + 1 == LAUNCH_ATTEMPTS:
@@ -336,7 +338,9 @@ class Shim:
             "timeout_s": spec.timeout_s,
         }
         try:
-            facts = await self.call("exec", fields, clients, spec.timeout_s + CALL_LIMIT_S)
+            facts = await self.call(
+                "exec", fields, clients, spec.timeout_s + CALL_LIMIT_S, command=spec.command
+            )
         except BaseException:
             self.execs.pop(spec.id, None)
             raise
@@ -352,6 +356,8 @@ class Shim:
         fields: dict[str, Any],
         clients: list[Client] | None = None,
         timeout_s: float = CALL_LIMIT_S,
+        *,
+        command: str = "",
     ) -> Facts:
         clients = clients or []
         if clients:
@@ -360,7 +366,7 @@ class Shim:
             fds = [client.fd for client in clients]
             return await self._channel.request(op, fields, fds, timeout_s=timeout_s)
         except ShimRefused as refused:
-            raise _call_error(refused, op) from refused
+            raise _call_error(refused, op, command) from refused
         except ShimGone as gone:
             raise Conflict(f"Container {self.id} is not running") from gone
         finally:
@@ -463,17 +469,17 @@ async def _call_hook(hook: ExitHook | None, status: ExitStatus) -> bool:
     return True
 
 
-def _start_error(refused: ShimRefused, verb: str) -> StartFailed:
+def _start_error(refused: ShimRefused, verb: str, command: str) -> StartFailed:
     refusal = refused.refusal
     if refusal.kind == "start":
-        return start_failed(refusal.message, verb)
+        return start_failed(refusal.message, verb, command)
     return StartFailed(f"OCI runtime {verb} failed: {refusal.message}", ENGINE)
 
 
-def _call_error(refused: ShimRefused, op: str) -> Exception:
+def _call_error(refused: ShimRefused, op: str, command: str) -> Exception:
     if refused.refusal.kind == "gone":
         return Conflict(refused.refusal.message)
-    return _start_error(refused, op)
+    return _start_error(refused, op, command)
 
 
 def _close_clients(clients: list[Client]) -> None:

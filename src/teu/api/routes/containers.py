@@ -20,7 +20,7 @@ from teu.api.wire import containers as wire
 from teu.container.container import Container
 from teu.container.create import CreateRequest
 from teu.container.streams import LogOptions
-from teu.errors import InvalidParameter, NotImplementedYet
+from teu.errors import InvalidParameter, NotFound, NotImplementedYet
 from teu.model.config import (
     ContainerConfig,
     HostConfig,
@@ -181,7 +181,13 @@ class ContainerRoutes:
         return await self._change(work, "restart")
 
     async def kill(self, call: Call) -> web.StreamResponse:
-        work = self._engine.lifecycle.kill(self._get(call), call.text("signal"))
+        try:
+            container = self._get(call)
+        except NotFound as error:
+            raise NotFound(
+                f"cannot kill container: {call.params['id']}: {error.message}"
+            ) from error
+        work = self._engine.lifecycle.kill(container, call.text("signal"))
         return await self._change(work, "kill")
 
     async def pause(self, call: Call) -> web.StreamResponse:
