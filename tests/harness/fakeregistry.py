@@ -71,6 +71,8 @@ class FakeRegistry:
                 return response
         if request.path == "/token":
             return web.json_response({"token": "good", "expires_in": 300})
+        if request.path == "/v2/":
+            return web.json_response({})
         kind, _, reference = request.path.rpartition("/")
         if kind.endswith("/manifests"):
             return self._manifest(kind.removeprefix("/v2/").removesuffix("/manifests"), reference)
@@ -106,13 +108,13 @@ class FakeRegistry:
 
 
 @asynccontextmanager
-async def serving(registry: FakeRegistry) -> AsyncIterator[str]:
-    """Serves on a free loopback port; gives `127.0.0.1:PORT`."""
-    app = web.Application()
+async def serving(registry: FakeRegistry, port: int = 0) -> AsyncIterator[str]:
+    """Serves on a free loopback port, or this one; gives `127.0.0.1:PORT`."""
+    app = web.Application(client_max_size=1 << 30)
     app.router.add_route("*", "/{path:.*}", registry.serve)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", port)
     await site.start()
     assert runner.addresses
     registry.address = f"127.0.0.1:{runner.addresses[0][1]}"

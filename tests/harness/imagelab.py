@@ -74,13 +74,14 @@ class Archived:
             **({"variant": variant[0]} if variant else {}),
             "created": "2024-01-02T03:04:05.678901234Z",
             "config": {"Cmd": ["sh"], **self.config},
-            "rootfs": {
-                "type": "layers",
-                "diff_ids": [digest(layer) for layer in self.plain_layers or self.layers],
-            },
+            "rootfs": {"type": "layers", "diff_ids": self.diff_ids},
             "history": [{"created_by": f"step {n}"} for n in range(len(self.layers))],
         }
         return json.dumps(document).encode()
+
+    @property
+    def diff_ids(self) -> list[str]:
+        return [digest(layer) for layer in self.plain_layers or self.layers]
 
     @property
     def id(self) -> str:
@@ -194,12 +195,16 @@ class Users:
 
     containers: dict[str, list[tuple[str, bool]]] = field(default_factory=dict)
     layers: list[str] = field(default_factory=list)
+    mounted: dict[str, str] = field(default_factory=dict)
 
     def containers_using(self, image_id: str) -> list[tuple[str, bool]]:
         return self.containers.get(image_id, [])
 
     def layers_in_use(self) -> list[str]:
         return self.layers
+
+    def layers_mounted(self) -> dict[str, str]:
+        return self.mounted
 
 
 class Lab:

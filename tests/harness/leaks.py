@@ -70,12 +70,12 @@ def traces(engine: Engine, before: Snapshot, gone: set[str]) -> list[str]:
 
 
 def open_files(engine: Engine) -> Counter[str]:
-    """What the daemon has open, by kind; an idle connection to the registry is not counted.
+    """What the daemon has open, by kind; idle connections to registries are not counted.
 
     A file counts once: SQLite keeps descriptors of closed connections for its next one.
     """
     found: Counter[str] = Counter()
-    idle = _connections_to(engine.registry)
+    idle = {found for address in engine.registries for found in _connections_to(address)}
     for entry in os.scandir(f"/proc/{engine.pid}/fd"):
         try:
             target = os.readlink(entry.path)

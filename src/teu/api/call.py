@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -132,7 +132,7 @@ class Call:
         except web.RequestPayloadError as error:
             raise InvalidParameter(f"the request's body is broken: {error}") from error
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """A body of any size, piece by piece, as fast as the client sends it.
 
         Raises: InvalidParameter when it is cut short or its framing is broken.

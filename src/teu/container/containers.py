@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from teu import ids
 from teu.container.container import Container
+from teu.container.state import is_active
 from teu.errors import Conflict, InvalidParameter, NotFound
 from teu.events import EventBus
 from teu.model.container import ContainerRecord, Status
@@ -89,8 +90,18 @@ class Containers:
         """Chain ids below all containers, whatever became of their images."""
         return {layer for c in self for layer in c.record.layers}
 
+    def layers_mounted(self) -> dict[str, str]:
+        """Chain ids below running containers, and the id of one of them each."""
+        return {layer: c.id for c in self if c.running for layer in c.record.layers}
+
     def using_volume(self, name: str) -> list[str]:
         return [c.id for c in self if any(m.name == name for m in c.record.mounts)]
+
+    def is_going(self, container_id: str) -> bool:
+        """Whether what a run of the container held is being freed, or already is: it has ended or
+        is being removed."""
+        container = self._by_id.get(container_id)
+        return container is None or not is_active(container.record)
 
     # --- changing ------------------------------------------------------------------------
 
@@ -182,6 +193,13 @@ class Containers:
             {**labels, "image": record.config.image, "name": record.name, **attributes},
             lasting=lasting,
         )
+
+    def tell_detached(self, container: Container, exec_id: str) -> None:
+        """A client typed its detach keys; `exec_id` is empty for the container's own process."""
+        if exec_id:
+            self.tell(container, "exec_detach", execID=exec_id)
+        else:
+            self.tell(container, "detach")
 
     def in_status(self, *statuses: Status) -> list[Container]:
         return [c for c in self if c.record.status in statuses]

@@ -13,7 +13,7 @@ from teu import clock, ids
 from teu.container import state
 from teu.container.container import Container
 from teu.container.healthcheck import check_health, merged
-from teu.container.logconfig import check_log
+from teu.container.logdrivers import check_log
 from teu.container.mounts import MountResolver
 from teu.container.rootfs import RootFilesystems
 from teu.container.services import Services
@@ -82,6 +82,10 @@ class Creator:
             state.move(record, Status.CREATED)
             services.containers.save(container)
             tx.commit()
+        for point in mounts:
+            if point.type == "volume" and point.name not in before:
+                facts = {"driver": point.driver or "local"}
+                services.events.publish("volume", "create", point.name, facts)
         services.containers.tell(container, "create")
         services.runtime.foresee_start()
         return Created(container, warnings)
@@ -150,7 +154,7 @@ class Creator:
         """The host part with the daemon's defaults filled in, as inspect shows it."""
         defaults = self._services.defaults
         log = asked.log_config
-        if not log.type:
+        if log.type in ("", defaults.log.type):
             options = {**(defaults.log.config or {}), **(log.config or {})}
             log = LogConfig(type=defaults.log.type, config=options)
         mode = asked.network_mode

@@ -96,11 +96,15 @@ class Execs:
         item = Exec(ids.new_id(), container, config, command)
         self._execs[item.id] = item
         container.exec_ids.append(item.id)
-        self._tell(item, f"exec_create: {' '.join(command)}")
+        self._tell(item, f"exec_create: {shown_line(command)}")
         return item
 
     @staticmethod
     def _must_run(container: Container) -> None:
+        if container.record.status is Status.RESTARTING:
+            raise Conflict(
+                f"Container {container.id} is restarting, wait until the container is running"
+            )
         if not container.running:
             raise Conflict(f"container {container.id} is not running")
         if container.record.status is Status.PAUSED:
@@ -170,6 +174,7 @@ class Execs:
         description.write_bytes(msgspec.json.encode(process))
         self._note(item.container, item.id).write_bytes(msgspec.json.encode(config))
         item.running = True
+        self._tell(item, f"exec_start: {shown_line(item.command)}")
         try:
             item.process = await shim.exec(
                 ExecSpec(
@@ -188,7 +193,6 @@ class Execs:
             raise
         finally:
             description.unlink(missing_ok=True)
-        self._tell(item, f"exec_start: {' '.join(item.command)}")
 
     def _exited(self, item: Exec, status: ExitStatus) -> None:
         """Runs before the shim's report is acknowledged, so before the client's stream ends."""
@@ -236,6 +240,11 @@ class Execs:
         self._services.containers.tell(
             item.container, action, lasting=True, execID=item.id, **attributes
         )
+
+
+def shown_line(command: list[str]) -> str:
+    """A command in an event, as Docker has it: with a space behind a lone program."""
+    return f"{command[0]} {' '.join(command[1:])}"
 
 
 def _words(config: ExecConfig) -> list[str]:

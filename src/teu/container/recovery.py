@@ -19,6 +19,7 @@ from functools import partial
 
 from teu import clock
 from teu.container import state
+from teu.container.autostart import AutoStart
 from teu.container.container import Container
 from teu.container.exec import Execs
 from teu.container.exits import REMOVE, REMOVE_VOLUMES, RESTART, UNPAUSE, Exits, wants_start_at_boot
@@ -29,6 +30,7 @@ from teu.container.rootfs import RootFilesystems
 from teu.container.services import Services
 from teu.errors import EngineError
 from teu.model.container import ContainerRecord, Status
+from teu.network.service import Live
 from teu.runtime.orphan import ExitStatus
 from teu.runtime.shim import Shim
 
@@ -71,7 +73,7 @@ class Recovery:
         found = await asyncio.gather(*(self._look(c) for c in kept))
         adopted = [c for c, what in zip(kept, found, strict=True) if isinstance(what, Shim)]
         await self._services.networks.restore(
-            [(c.id, c.name, c.record.sandbox, c.record.networks, c.record.ports) for c in adopted]
+            [Live(c.id, c.name, self._services.etc.servers(c.record)) for c in adopted]
         )
         await self._services.networks.reap({c.id for c in adopted})
         for container, what in zip(kept, found, strict=True):
@@ -100,17 +102,16 @@ class Recovery:
         except EngineError as error:
             log.error("container %s: %s: %s", container.id[:12], intent, error)
 
-    async def start_wanted(self) -> None:
-        """Starts what its restart policy wants running; failures are logged, never raised."""
-        for container in self._services.containers:
-            if container.record.status is Status.EXITED and wants_start_at_boot(container.record):
-                self._services.tasks.start(self._start(container), f"autostart {container.id[:12]}")
-
-    async def _start(self, container: Container) -> None:
-        try:
-            await self._lifecycle.start(container)
-        except EngineError as error:
-            log.error("container %s: not started: %s", container.id[:12], error)
+    def start_wanted(self) -> None:
+        """Starts, in the background, what its restart policy wants running."""
+        wanted = [
+            container
+            for container in self._services.containers
+            if container.record.status is Status.EXITED and wants_start_at_boot(container.record)
+        ]
+        if wanted:
+            starter = AutoStart(self._lifecycle, self._exits, wanted)
+            self._services.tasks.start(starter.run(), "autostart")
 
     async def _finish_off(self, record: ContainerRecord) -> None:
         container = Container(record)
@@ -128,6 +129,7 @@ class Recovery:
                 found = await self._services.shims.adopt(
                     self._services.paths.run(record.id),
                     on_exit=partial(self._exits.exited, container),
+                    on_detached=partial(self._services.containers.tell_detached, container),
                 )
         except (EngineError, TimeoutError) as error:
             log.error("container %s: cannot be adopted: %s", record.id[:12], error)

@@ -17,12 +17,10 @@ from teu.container.container import Container
 from teu.container.services import Paths
 from teu.container.state import is_active
 from teu.errors import InvalidParameter, SystemFailure
+from teu.image.initlayer import init_layer
 from teu.image.service import ImageService
 from teu.sys import mounts, quota
 from teu.units import parse_size
-
-_INIT_DIRECTORIES = ("dev/pts", "dev/shm", "etc", "proc", "sys")
-_INIT_FILES = (".dockerenv", "dev/console", "etc/hostname", "etc/hosts", "etc/resolv.conf")
 
 
 class RootFilesystems:
@@ -134,19 +132,5 @@ class RootFilesystems:
 
     def lower(self, container: Container) -> list[Path]:
         """The read-only layers, top first. Raises: DataLoss for a missing one."""
-        return [self._init_layer(), *self._images.layer_directories(container.record.layers)]
-
-    def _init_layer(self) -> Path:
-        """A layer above every image's with the places that the engine mounts over, so that they
-        never show up as changes of a container. Made once for a data root."""
-        layer = self._paths.data_root / "init"
-        if not layer.exists():
-            partial = layer.with_name("init.partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            for directory in _INIT_DIRECTORIES:
-                (partial / directory).mkdir(mode=0o755, parents=True)
-            for file in _INIT_FILES:
-                (partial / file).touch(mode=0o644)
-            (partial / "etc/mtab").symlink_to("/proc/mounts")
-            partial.rename(layer)
-        return layer
+        layers = self._images.layer_directories(container.record.layers)
+        return [init_layer(self._paths.data_root), *layers]

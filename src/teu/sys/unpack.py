@@ -52,6 +52,7 @@ _CACHED_DIRECTORIES = 64
 _MAX_SYMLINKS = 40
 _SHOWN_NAME = 200
 _SPACE_CHECK_BYTES = 64 << 20
+_MAX_MAJOR, _MAX_MINOR = 1 << 12, 1 << 20  # the kernel's dev_t
 
 
 @dataclass(slots=True)
@@ -256,6 +257,8 @@ class Unpacker:
     def _node(self, entry: Entry, place: _Place, stream: TarStream) -> None:
         kind = {CHARACTER: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO}
         mode = kind[entry.kind] | 0o600
+        if not (0 <= entry.major < _MAX_MAJOR and 0 <= entry.minor < _MAX_MINOR):
+            raise InvalidArchive(f"{_shown(entry)}: invalid tar header: bad device number")
         device = os.makedev(entry.major, entry.minor)
         try:
             os.mknod(place.name, mode, device, dir_fd=place.parent_fd)
