@@ -348,11 +348,10 @@ class Shim:
             "stdin": spec.open_stdin,
             "size": spec.console_size,
             "timeout_s": spec.timeout_s,
+            "command": spec.command,
         }
         try:
-            facts = await self.call(
-                "exec", fields, clients, spec.timeout_s + CALL_LIMIT_S, command=spec.command
-            )
+            facts = await self.call("exec", fields, clients, spec.timeout_s + CALL_LIMIT_S)
         except BaseException:
             self.execs.pop(spec.id, None)
             raise
@@ -368,8 +367,6 @@ class Shim:
         fields: dict[str, Any],
         clients: list[Client] | None = None,
         timeout_s: float = CALL_LIMIT_S,
-        *,
-        command: str = "",
     ) -> Facts:
         clients = clients or []
         if clients:
@@ -378,7 +375,7 @@ class Shim:
             fds = [client.fd for client in clients]
             return await self._channel.request(op, fields, fds, timeout_s=timeout_s)
         except ShimRefused as refused:
-            raise _call_error(refused, op, command) from refused
+            raise _call_error(refused, op, fields.get("command", "")) from refused
         except ShimGone as gone:
             raise Conflict(f"Container {self.id} is not running") from gone
         finally:
