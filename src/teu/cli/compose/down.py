@@ -26,7 +26,7 @@ def bare(name: str) -> Project:
     return Project(name=name, directory="", files=[], environment={}, services={})
 
 
-def down(
+def take_down(
     session: Session,
     project: Project,
     *,

@@ -6,6 +6,7 @@ import os
 import secrets
 
 from teu.cli.compose import engine
+from teu.cli.compose.down import take_down
 from teu.cli.compose.project import load, name_only, run_command
 from teu.cli.compose.up import Up
 from teu.cli.session import Failure
@@ -136,10 +137,8 @@ def copy(session: Session, options: Options, words: list[str]) -> int:
     return run_command(session, "container cp", [*flags, *translated])
 
 
-def wait_for(session: Session, services: list[str], *, down: bool) -> int:
+def wait(session: Session, options: Options, services: list[str]) -> int:
     """Prints the exit codes; ends with the last one."""
-    from teu.cli.compose.down import down as take_down
-
     name = name_only(session)
     there = engine.containers(session.client, name, services)
     if not there:
@@ -148,7 +147,12 @@ def wait_for(session: Session, services: list[str], *, down: bool) -> int:
     for found in there:
         status = session.client.post(f"/containers/{found.id}/wait")["StatusCode"]
         session.out(f"{status}\n")
-        if down:
+        if options.flag("down-project"):
             take_down(session, load(session))
             break
     return status
+
+
+def attach(session: Session, options: Options, words: list[str]) -> int:
+    container = container_of(session, words[0], options.number("index") or 1)
+    return run_command(session, "container attach", [container])
