@@ -2,10 +2,13 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+import yaml
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
@@ -25,7 +28,9 @@ def main(specification: str, options: list[str]) -> int:
         try:
             engine.start()
             known = prepared(engine)
-            return drive(specification, options, known)
+            missing = unrouted(engine, Path(specification))
+            print("endpoints without a route:", ", ".join(missing) or "none", flush=True)
+            return drive(specification, options, known) or bool(missing)
         finally:
             engine.close()
 
@@ -50,6 +55,21 @@ def prepared(engine: Engine) -> dict[str, str]:
     assert api.request("POST", f"/exec/{process}/start", {"Detach": True}).status == 200
     print(json.dumps(api.get("/version")["Components"][0]["Version"]), engine.root, flush=True)
     return {"TEU_SCHEMA_CONTAINER": ended, "TEU_SCHEMA_EXEC": process}
+
+
+def unrouted(engine: Engine, specification: Path) -> list[str]:
+    """The specification's endpoints that the daemon knows nothing of."""
+    paths = yaml.safe_load(specification.read_text())["paths"]
+    missing = []
+    for path, operations in paths.items():
+        for method in operations:
+            target = re.sub(r"\{\w+\}", "nosuch", path)
+            if method == "parameters" or target == "/events":
+                continue
+            reply = engine.api.request(method.upper(), target, timeout_s=20)
+            if b"page not found" in reply.body or b"method not allowed" in reply.body:
+                missing.append(f"{method.upper()} {path}")
+    return missing
 
 
 def drive(specification: str, options: list[str], known: dict[str, str]) -> int:
