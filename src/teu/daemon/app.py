@@ -180,7 +180,8 @@ class Daemon:
         health = HealthMonitor(services)
         plug_events = PlugEvents(services)
         exits = Exits(services, remover, health, plug_events)
-        setup = Setup(services, rootfs, Links(services))
+        links = Links(services)
+        setup = Setup(services, rootfs, links)
         builds = self._users.builds = self._build_builder(services, services.etc)
         lifecycle = Lifecycle(services, setup, exits, remover, health, plug_events)
         looks = Looks(services)
@@ -200,6 +201,7 @@ class Daemon:
             rootfs=rootfs,
             archives=Archives(services, Views(rootfs)),
             updater=Updater(services),
+            links=links,
             builds=builds,
             health=health,
             system=System(services, looks, events, self._about),
