@@ -9,6 +9,7 @@ from teu.container.create import Creator
 from teu.container.exec import Execs
 from teu.container.health import HealthMonitor
 from teu.container.lifecycle import Lifecycle
+from teu.container.links import Links
 from teu.container.listing import Listing
 from teu.container.looks import Looks
 from teu.container.plugs import Plugs
@@ -42,6 +43,7 @@ class Engine:
     archives: Archives
     rootfs: RootFilesystems
     updater: Updater
+    links: Links
     health: HealthMonitor
     system: System
     builds: BuildService

@@ -190,7 +190,8 @@ class Daemon:
         health = HealthMonitor(services)
         plug_events = PlugEvents(services)
         exits = Exits(services, remover, health, plug_events)
-        setup = Setup(services, rootfs, Links(services), mounter)
+        links = Links(services)
+        setup = Setup(services, rootfs, links, mounter)
         builds = self._users.builds = self._build_builder(services, services.etc)
         lifecycle = Lifecycle(services, setup, exits, remover, health, plug_events)
         looks = Looks(services)
@@ -210,6 +211,7 @@ class Daemon:
             rootfs=rootfs,
             archives=Archives(services, Views(rootfs, services.volumes)),
             updater=Updater(services),
+            links=links,
             builds=builds,
             health=health,
             system=System(services, looks, events, self._about),
