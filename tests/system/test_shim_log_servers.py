@@ -1,6 +1,7 @@
 """A shim and its log server: what happens to lines when one of them goes."""
 
 import os
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from harness.logservers import DatagramServer, StreamServer, journal_fields
 from harness.registry import free_port
 from harness.shims import Box, eventually, run
 from harness.waiting import until
+from system.daemon_process import Authority
 from teu.runtime.failures import StartFailed
 from teu.runtime.shim import LogServer, LogTarget, ShimService
 
@@ -127,3 +129,46 @@ def test_a_name_is_looked_up_again_without_holding_anything_up(box: Box) -> None
         assert sorted(set(numbers)) == list(range(1, max(numbers) + 1))
 
     run(box, scenario)
+
+
+def test_a_tls_server_that_comes_back(box: Box, tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "ca")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*authority.issue("server", "serverAuth"))
+    port = free_port()
+    first = StreamServer(port=port, tls=context)
+
+    async def scenario(shims: ShimService) -> None:
+        spec = box.spec(["sh", "-c", "i=0; while :; do i=$((i+1)); echo $i; usleep 5000; done"])
+        spec.log = syslog(port, retry_s=0.05)
+        assert spec.log.remote is not None
+        spec.log.remote.tls = {"ca": str(authority.root / "ca.pem")}
+        shim = await shims.launch(spec, [])
+        await eventually("the first has some", lambda: first.received.count(b"\n") > 3)
+        first.close()
+        second = StreamServer(port=port, tls=context)
+        await eventually("the second has some", lambda: second.received.count(b"\n") > 3)
+        box.remove(shim.id)
+        await shim.wait()
+        second.close()
+
+    run(box, scenario)
+
+
+def test_a_tls_server_of_somebody_else_is_refused(box: Box, tmp_path: Path) -> None:
+    own, other = Authority(tmp_path / "own"), Authority(tmp_path / "other")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*other.issue("server", "serverAuth"))
+    server = StreamServer(tls=context)
+
+    async def scenario(shims: ShimService) -> None:
+        spec = box.spec(["true"], log=syslog(server.port))
+        assert spec.log.remote is not None
+        spec.log.remote.tls = {"ca": str(own.root / "ca.pem")}
+        with pytest.raises(StartFailed, match="certificate verify failed"):
+            await shims.launch(spec, [])
+
+    try:
+        run(box, scenario)
+    finally:
+        server.close()

@@ -32,8 +32,9 @@ from teu.runtime.shim import ExecProcess, ExecSpec, Shim
 from teu.sys import pidfd
 from teu.tasks import TaskOwner
 
-PARALLEL_STARTS = 16
+PARALLEL_STARTS = 32
 SAVE_INTERVAL_S = 10.0
+START_LIMIT_S = 30.0
 OUTPUT_LIMIT_S = 1.0
 KILL_LIMIT_S = 10.0
 _PROBE = "probe-"
@@ -98,7 +99,13 @@ class HealthMonitor:
         self._tell(container, exec_id, f"exec_create: {line}")
         output = ProbeOutput(healthcheck.OUTPUT_BYTES)
         try:
-            spec = ExecSpec(id=_PROBE + exec_id, process=process, tty=False, open_stdin=False)
+            spec = ExecSpec(
+                id=_PROBE + exec_id,
+                process=process,
+                tty=False,
+                open_stdin=False,
+                timeout_s=START_LIMIT_S,
+            )
             self._tell(container, exec_id, f"exec_start: {line}")
             running = await self._start(container, shim, spec, output)
             code = await self._wait(container, running, check.timeout_s)
