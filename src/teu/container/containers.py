@@ -6,6 +6,7 @@ follows it in the same step cannot be overtaken.
 
 import logging
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 from teu import ids
 from teu.container.container import Container
@@ -129,6 +130,11 @@ class Containers:
             if name not in self._by_name:
                 return name
         return f"container_{ids.new_id()[:12]}"
+
+    def together(self) -> AbstractContextManager[None]:
+        """A change and the events that tell it, stored as one: neither is there without the other
+        after a crash, and it costs one commit. No await inside."""
+        return self._store.together()
 
     def save(self, container: Container) -> None:
         self._store.save(container.record)

@@ -80,15 +80,19 @@ class Creator:
             tx.on_rollback("record", lambda: self._undo_record(container))
             self._rootfs.create(record.id, limit_bytes=limit_bytes)
             state.move(record, Status.CREATED)
-            services.containers.save(container)
+            with services.containers.together():
+                services.containers.save(container)
+                self._tell(container, before)
             tx.commit()
-        for point in mounts:
-            if point.type == "volume" and point.name not in before:
-                facts = {"driver": point.driver or "local"}
-                services.events.publish("volume", "create", point.name, facts)
-        services.containers.tell(container, "create")
         services.runtime.foresee_start()
         return Created(container, warnings)
+
+    def _tell(self, container: Container, volumes_before: set[str]) -> None:
+        for point in container.record.mounts:
+            if point.type == "volume" and point.name not in volumes_before:
+                facts = {"driver": point.driver or "local"}
+                self._services.events.publish("volume", "create", point.name, facts)
+        self._services.containers.tell(container, "create")
 
     def _undo_record(self, container: Container) -> None:
         self._rootfs.remove(container.id)

@@ -190,16 +190,19 @@ class HealthMonitor:
         if before is None or record.status is not Status.RUNNING:
             return False
         after = record.health = healthcheck.judge(before, check, result, record.started_ns)
-        if (after.status, after.failing_streak) == (before.status, before.failing_streak):
+        changed = after.status != before.status
+        counts = after.failing_streak != before.failing_streak
+        if not changed and (not counts or after.failing_streak > check.retries):
             return False
-        self._services.containers.save(container)
-        if after.status != before.status:
-            self._services.containers.tell(container, f"health_status: {after.status}")
-            if after.status == healthcheck.UNHEALTHY and check.on_failure != "none":
-                log.info("container %s is unhealthy: %s", container.id[:12], check.on_failure)
-                self._services.tasks.start(
-                    self.act(container, check.on_failure), f"unhealthy {container.id[:12]}"
-                )
+        with self._services.containers.together():
+            self._services.containers.save(container)
+            if changed:
+                self._services.containers.tell(container, f"health_status: {after.status}")
+        if changed and after.status == healthcheck.UNHEALTHY and check.on_failure != "none":
+            log.info("container %s is unhealthy: %s", container.id[:12], check.on_failure)
+            self._services.tasks.start(
+                self.act(container, check.on_failure), f"unhealthy {container.id[:12]}"
+            )
         return True
 
     def save(self, container: Container) -> None:

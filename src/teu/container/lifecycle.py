@@ -116,9 +116,11 @@ class Lifecycle:
         record.exit_code = 0
         container.shim = shim
         self._health.begin(container)
-        self._services.containers.save(container)
-        self._plugs.started(container)
-        self._services.containers.tell(container, "start")
+        containers = self._services.containers
+        with containers.together():
+            containers.save(container)
+            self._plugs.started(container)
+            containers.tell(container, "start")
 
     def _start_failed(self, container: Container, previous: Status, error: BaseException) -> None:
         record = container.record
@@ -308,8 +310,9 @@ class Lifecycle:
         if not container.running:  # it ended meanwhile: that is recorded already
             return
         state.move(container.record, status)
-        self._services.containers.save(container)
-        self._services.containers.tell(container, action)
+        with self._services.containers.together():
+            self._services.containers.save(container)
+            self._services.containers.tell(container, action)
 
     @staticmethod
     def _must_run(container: Container) -> None:

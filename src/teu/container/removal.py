@@ -41,9 +41,10 @@ class Remover:
             container.restart = None
         previous = container.teardown
         state.move(container.record, Status.REMOVING)
-        self._services.containers.begin_removal(container)
-        going = self._begin_volumes(container) if volumes else []
-        self._services.containers.tell(container, "destroy")
+        with self._services.containers.together():
+            self._services.containers.begin_removal(container)
+            going = self._begin_volumes(container) if volumes else []
+            self._services.containers.tell(container, "destroy")
         for client in container.take_pending():
             os.close(client.fd)
         container.tell_removal(Outcome(container.record.exit_code))

@@ -1,6 +1,7 @@
 """Containers and execs in the database."""
 
 import sqlite3
+from contextlib import AbstractContextManager
 
 import msgspec
 
@@ -28,6 +29,10 @@ class ContainerStore:
 
     def __init__(self, db: Database) -> None:
         self._db = db
+
+    def together(self) -> AbstractContextManager[None]:
+        """Everything that is stored inside, by whomever, is stored as one. No await inside."""
+        return self._db.transaction()
 
     def load(self) -> tuple[list[ContainerRecord], list[BrokenRecord]]:
         records: list[ContainerRecord] = []
