@@ -17,6 +17,7 @@ from teu.api.routes.archive import ArchiveRoutes
 from teu.api.routes.build import BuildRoutes
 from teu.api.routes.buildsessions import BuildSessionRoutes
 from teu.api.routes.containers import ContainerRoutes
+from teu.api.routes.distribution import DistributionRoutes
 from teu.api.routes.exec import ExecRoutes
 from teu.api.routes.images import ImageRoutes
 from teu.api.routes.networks import NetworkRoutes
@@ -52,6 +53,7 @@ from teu.container.update import Updater
 from teu.container.view import Views
 from teu.daemon.config import DaemonConfig
 from teu.daemon.translate import (
+    mirrors,
     network_config,
     registry_config,
     reload_facts,
@@ -59,6 +61,7 @@ from teu.daemon.translate import (
 )
 from teu.errors import InvalidParameter
 from teu.events import EventBus
+from teu.image.remote import RemoteImages
 from teu.image.service import ImageService
 from teu.model.config import LogConfig
 from teu.network.files import EtcFiles
@@ -147,7 +150,7 @@ class Daemon:
         containers = self._users.containers = Containers(ContainerStore(db), events)
         runtime = RuntimeService(runtime_config(config))
         networks = NetworkService(db, config.exec_root, network_config(config))
-        networks.is_going = containers.is_going
+        networks.expect_releases(containers.is_going)
         services = Services(
             paths=Paths(config.data_root, config.exec_root),
             defaults=_defaults(config),
@@ -201,6 +204,7 @@ class Daemon:
             health=health,
             system=System(services, looks, events, self._about),
             registry=self._registry,
+            remote=RemoteImages(self._registry),
         )
         return engine, Recovery(services, rootfs, lifecycle, exits, remover, engine.execs, health)
 
@@ -211,7 +215,12 @@ class Daemon:
             workspace, services.runtime, services.shims, services.networks, etc, services.tasks
         )
         return BuildService(
-            workspace, BuildStore(self._db), services.images, runner, services.tasks
+            workspace,
+            BuildStore(self._db),
+            services.images,
+            runner,
+            services.tasks,
+            self._config.builder,
         )
 
     def _engine_id(self) -> str:
@@ -228,7 +237,7 @@ class Daemon:
             labels=list(config.labels),
             debug=config.debug,
             insecure_registries=list(config.insecure_registries),
-            mirrors=list(config.registry_mirrors),
+            mirrors=mirrors(config),
             log_driver=config.log_driver,
             runtimes=runtime.known(),
             default_runtime=runtime.default_runtime,
@@ -274,6 +283,7 @@ def _routes(engine: Engine) -> list[Route]:
         ArchiveRoutes(engine),
         ExecRoutes(engine),
         ImageRoutes(engine),
+        DistributionRoutes(engine),
         NetworkRoutes(engine),
         VolumeRoutes(engine),
         SystemRoutes(engine),

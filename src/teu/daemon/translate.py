@@ -5,6 +5,7 @@ import platform
 from pathlib import Path
 
 from teu.daemon.config import DaemonConfig
+from teu.model.reference import DEFAULT_DOMAIN
 from teu.network.config import NetworkConfig
 from teu.registry.config import RegistryConfig
 from teu.runtime.config import RuntimeBinary, RuntimeConfig
@@ -50,11 +51,20 @@ def network_config(config: DaemonConfig) -> NetworkConfig:
 def registry_config(config: DaemonConfig) -> RegistryConfig:
     return RegistryConfig(
         insecure=list(config.insecure_registries),
-        mirrors=list(config.registry_mirrors),
+        mirrors=mirrors(config),
         max_concurrent_downloads=config.max_concurrent_downloads,
         max_concurrent_uploads=config.max_concurrent_uploads,
         max_attempts=config.max_download_attempts,
     )
+
+
+def mirrors(config: DaemonConfig) -> dict[str, list[str]]:
+    """URLs by the host whose mirrors they are."""
+    found: dict[str, list[str]] = {}
+    for entry in config.registry_mirrors:
+        host, equals, url = entry.rpartition("=")
+        found.setdefault(host if equals else DEFAULT_DOMAIN, []).append(url)
+    return found
 
 
 def reload_facts(config: DaemonConfig) -> dict[str, str]:
