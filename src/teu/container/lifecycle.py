@@ -57,6 +57,11 @@ class Lifecycle:
         exits.start = self.start_locked
         health.act = self.act_on_failure
 
+    def close(self) -> None:
+        """The daemon stops: restarts that are waited for are the next daemon's."""
+        for container in self._services.containers:
+            self._cancel_restart(container)
+
     # --- start ---------------------------------------------------------------------------
 
     async def start(self, container: Container) -> None:
