@@ -141,6 +141,11 @@ class Containers:
                 return name
         return f"container_{ids.new_id()[:12]}"
 
+    def together(self) -> AbstractContextManager[None]:
+        """What is saved in the body, of containers and volumes, with the events that tell it, is
+        stored as one: all of it is there after a crash or nothing, for one commit. No await."""
+        return self._store.together()
+
     def save(self, container: Container) -> None:
         self._store.save(container.record)
 
@@ -164,10 +169,6 @@ class Containers:
         del self._by_name[old]
         self._by_name[name] = container
         self.tell(container, "rename", oldName=f"/{old}")
-
-    def together(self) -> AbstractContextManager[None]:
-        """What is saved in the body, of containers and volumes, is saved at once or not at all."""
-        return self._store.transaction()
 
     def begin_removal(self, container: Container) -> None:
         """The record is saved as being removed, name and id are free, nobody finds it any more."""

@@ -128,6 +128,7 @@ class Daemon:
             return
         services = self._engine.services
         self._engine.events.close()
+        self._engine.lifecycle.close()
         await self._engine.health.close()
         await services.tasks.drain(self._config.shutdown_timeout_s)
         await services.shims.close()
