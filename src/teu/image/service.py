@@ -4,6 +4,7 @@
 store is all or nothing; see `stock.py` for the order of steps.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -159,7 +160,6 @@ class ImageService:
         *,
         all_: bool = False,
         shared_size: bool = False,
-        manifests: bool = False,
     ) -> list[dict[str, Any]]:
         """Rows for `GET /images/json`, newest first. `shared_size` also counts containers.
         `all_` also has steps on the way to other images, and other platforms of a name.
@@ -184,11 +184,18 @@ class ImageService:
             row = self._row(image, uses) if shared_size else views.summary(image)
             if patterns and not _narrow(row, patterns):
                 continue
-            if manifests:
-                row["Manifests"] = self._manifests.of(image)
-                row["Descriptor"] = self._manifests.descriptor(image)
             rows.append(row)
         return rows
+
+    async def add_manifests(self, rows: list[dict[str, Any]]) -> None:
+        """Gives rows of `list_images` their `Manifests` and `Descriptor`. Reads small files, so
+        others get their turn in between."""
+        for row in rows:
+            image = self._catalog.find(row["Id"])
+            if image is not None:
+                row["Manifests"] = self._manifests.of(image)
+                row["Descriptor"] = self._manifests.descriptor(image)
+            await asyncio.sleep(0)
 
     def _row(self, image: Image, uses: Mapping[str, int]) -> dict[str, Any]:
         layers = self._catalog.layers()

@@ -77,7 +77,8 @@ def test_manifests_of_an_index_are_listed(lab: Lab) -> None:
     lab.users.containers = {FOREIGN.id: [("c" * 64, False)]}
 
     async def look(service: ImageService) -> None:
-        [row] = service.list_images({}, manifests=True)
+        [row] = service.list_images({})
+        await service.add_manifests([row])
         native, foreign, absent, attestation = row["Manifests"]
         assert native["Kind"] == foreign["Kind"] == absent["Kind"] == "image"
         assert [m["Available"] for m in row["Manifests"]] == [True, True, False, False]
@@ -274,7 +275,8 @@ def test_artifacts_are_stored_saved_and_removed(lab: Lab, tmp_path: Path) -> Non
     async def look(service: ImageService) -> None:
         with pytest.raises(InvalidParameter, match="not a container image but an artifact"):
             service.runnable("chart:1")
-        [row] = service.list_images({}, manifests=True)
+        [row] = service.list_images({})
+        await service.add_manifests([row])
         assert (row["Id"], row["RepoTags"]) == (ident, ["chart:1"])
         assert row["Manifests"][0]["Kind"] == "unknown"
         assert row["Size"] == sum(map(len, [manifest, *blobs]))
