@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from teu import __version__, clock
+from teu.container import logdrivers
 from teu.container.containers import Containers
 from teu.container.looks import Looks
 from teu.container.services import Services
 from teu.events import EventBus
 from teu.model.container import Status
+from teu.model.reference import DEFAULT_DOMAIN
 from teu.runtime.service import RuntimeService
 from teu.sys.mounts import filesystem_of
 
@@ -31,7 +33,7 @@ class About:
     labels: list[str]
     debug: bool
     insecure_registries: list[str]
-    mirrors: list[str]
+    mirrors: dict[str, list[str]]  # by the host whose mirrors they are
     log_driver: str
     runtimes: dict[str, str]  # name -> path
     default_runtime: str
@@ -121,7 +123,7 @@ class System:
                 "Volume": ["local"],
                 "Network": ["bridge", "host", "null"],
                 "Authorization": None,
-                "Log": ["json-file", "local", "none"],
+                "Log": logdrivers.names(),
             },
             "RegistryConfig": _registry_config(about),
             "Runtimes": {name: {"path": path} for name, path in about.runtimes.items()},
@@ -148,6 +150,10 @@ class System:
             "ContainerdCommit": {"ID": ""},
             "RuncCommit": {"ID": ""},
             "InitCommit": {"ID": ""},
+            "CDISpecDirs": self._services.runtime.cdi_directories,
+            "DiscoveredDevices": [
+                {"Source": "cdi", "ID": name} for name in self._services.runtime.cdi_devices()
+            ],
             "NEventsListener": self._events.listeners,
             "Warnings": [*_missing_limits(self._services.runtime), *about.warnings] or None,
         }
@@ -252,22 +258,21 @@ def _missing_limits(runtime: RuntimeService) -> list[str]:
 
 
 def _registry_config(about: About) -> dict[str, Any]:
-    insecure = [r for r in about.insecure_registries if "/" not in r]
+    networks = [entry for entry in about.insecure_registries if "/" in entry]
+    insecure = [entry for entry in about.insecure_registries if "/" not in entry]
+    hosts = dict.fromkeys([DEFAULT_DOMAIN, *insecure, *about.mirrors])
     return {
-        "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"],
+        "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8", *networks],
         "IndexConfigs": {
-            "docker.io": {
-                "Name": "docker.io",
-                "Mirrors": about.mirrors,
-                "Secure": True,
-                "Official": True,
-            },
-            **{
-                name: {"Name": name, "Mirrors": [], "Secure": False, "Official": False}
-                for name in insecure
-            },
+            host: {
+                "Name": host,
+                "Mirrors": about.mirrors.get(host, []),
+                "Secure": host not in insecure,
+                "Official": host == DEFAULT_DOMAIN,
+            }
+            for host in hosts
         },
-        "Mirrors": about.mirrors,
+        "Mirrors": about.mirrors.get(DEFAULT_DOMAIN, []),
     }
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from teu.build.service import BuildService
 from teu.container.archive import Archives
 from teu.container.commit import Committer
 from teu.container.create import Creator
@@ -18,6 +19,7 @@ from teu.container.stats import Stats
 from teu.container.streams import Streams
 from teu.container.update import Updater
 from teu.events import EventBus
+from teu.image.remote import RemoteImages
 from teu.registry.client import RegistryClient
 from teu.system import System
 
@@ -41,4 +43,6 @@ class Engine:
     updater: Updater
     health: HealthMonitor
     system: System
+    builds: BuildService
     registry: RegistryClient
+    remote: RemoteImages

@@ -1,6 +1,7 @@
 """A container's file system as an image, or as a tar stream."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncGenerator
 
 from teu.container.container import Container
 from teu.container.lifecycle import Lifecycle
@@ -9,6 +10,9 @@ from teu.container.services import Services
 from teu.model.config import ContainerConfig
 from teu.model.container import Status
 from teu.model.image import Image
+from teu.sys.bytepipe import FromThread
+from teu.sys.ownthread import run_apart
+from teu.sys.pack import pack_tree
 
 
 class Committer:
@@ -34,7 +38,7 @@ class Committer:
         """
         paused = pause and container.record.status is Status.RUNNING
         if paused:
-            await self._lifecycle.pause(container)
+            await self._lifecycle.pause_for_now(container)
         try:
             image = await self._services.images.commit(
                 self._services.paths.home(container.id) / "upper",
@@ -46,17 +50,26 @@ class Committer:
                 comment=comment,
                 changes=changes,
             )
+            facts = {"comment": comment, "imageID": image.id, "imageRef": ""}
+            if image.repo_tags:
+                facts["imageRef"] = image.repo_tags[0]
+            self._services.containers.tell(container, "commit", lasting=True, **facts)
         finally:
-            if paused and container.record.status is Status.PAUSED:
-                await self._lifecycle.unpause(container)
-        self._services.containers.tell(container, "commit", imageID=image.id, imageRef=name)
+            if paused:
+                await self._lifecycle.end_pause_for_now(container)
         return image
 
-    async def export(self, container: Container) -> AsyncIterator[bytes]:
+    async def export(self, container: Container) -> AsyncGenerator[bytes, None]:
         """The whole file system as a tar stream (mount points appear empty)."""
         async with self._rootfs.mounted(container) as rootfs:
-            async for chunk in self._services.images.archive_tree(rootfs):
-                yield chunk
+            with FromThread() as pipe:
+                work = run_apart(lambda: pipe.drain_from(lambda: pack_tree(rootfs)), "export")
+                try:
+                    async for piece in pipe:
+                        yield piece
+                finally:
+                    pipe.close()
+                    await asyncio.wait({work})
         self._services.containers.tell(container, "export")
 
 

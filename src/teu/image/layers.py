@@ -29,8 +29,10 @@ from teu.store.images import LayerRow
 from teu.sys.atomicfile import sync_filesystem
 from teu.sys.beneath import open_beneath, remove_tree
 from teu.sys.codec import Hashed, ReadAhead, Source, decoded
+from teu.sys.pack import pack_tree
 from teu.sys.placement import spread_subdirectories
 from teu.sys.skeleton import SkeletonWriter, archive_bytes, reassemble
+from teu.sys.tarheader import REGULAR, SYMLINK
 from teu.sys.tarstream import TarStream
 from teu.sys.treecheck import compared, differences
 from teu.sys.unpack import Unpacker
@@ -95,6 +97,46 @@ class LayerFiles:
             result = unpacker.run(TarStream(ahead, skeleton.raw))
             skeleton.finish()
         return StagedLayer(number, hashed.digest, result.size_bytes, result.implied, compression)
+
+    def adopt(self, tree: Path) -> StagedLayer:
+        """Takes an overlay's upper directory as a layer: it is read once, nothing is copied.
+
+        `tree` is on this file system, nobody writes to it any more; it is gone afterwards, also
+        after a failure. Raises: SystemFailure.
+        """
+        number = self._take_number()
+        partial = self._root / f"{number}.{secrets.token_hex(4)}.partial"
+        try:
+            os.rename(tree, partial)
+            os.chmod(partial, 0o755)
+            os.chown(partial, 0, 0)
+            return self._described(number, partial)
+        except OSError as error:
+            self._discard_number(number)
+            raise SystemFailure(f"cannot keep a layer: {error}") from error
+        except BaseException:
+            self._discard_number(number)
+            raise
+
+    def _described(self, number: int, tree: Path) -> StagedLayer:
+        """The skeleton and the digest of a tree that is in place."""
+        skeleton = SkeletonWriter(
+            self._root / f"{number}.skeleton", self._root / f"{number}.orphans"
+        )
+        try:
+            hashed = Hashed(Pieces(pack_tree(tree, whiteouts=True)))
+            stream = TarStream(hashed, skeleton.raw)
+            size_bytes = 0
+            while entry := stream.next():
+                if entry.kind == REGULAR and entry.size_bytes:
+                    skeleton.file(entry.name, [(0, entry.size_bytes)])
+                    for _ in stream.payload():
+                        continue
+                size_bytes += entry.size_bytes or len(entry.link if entry.kind == SYMLINK else b"")
+            skeleton.finish()
+        finally:
+            skeleton.close()
+        return StagedLayer(number, hashed.digest, size_bytes, [])
 
     def settle(self, layer: StagedLayer, parents: Iterable[str]) -> str:
         """Gives a staged layer its place above `parents` (directories, top first); its own

@@ -10,7 +10,7 @@ leaves layers that no image uses; `collect` removes them, as it does after a fai
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -24,6 +24,7 @@ from teu.image.layers import LayerFiles, StagedLayer
 from teu.model.image import Image, ImageConfig, ImageRecord, artifact_config, chain_ids
 from teu.model.reference import Reference
 from teu.store.images import LayerRow
+from teu.sys.bytepipe import FromThread
 from teu.tasks import TaskOwner
 from teu.tx import Transaction
 
@@ -63,6 +64,17 @@ class Stock:
         except asyncio.CancelledError:
             await finished(future)
             raise
+
+    async def from_thread(self, pieces: Callable[[], Iterable[bytes]]) -> AsyncIterator[bytes]:
+        """What an iterable gives, made in a thread. Raises: what it raises."""
+        with FromThread() as pipe:
+            working = self.start(pipe.drain_from, pieces)
+            try:
+                async for piece in pipe:
+                    yield piece
+            finally:
+                pipe.close()
+                await working
 
     async def close(self) -> None:
         """Finishes removals and waits for the threads."""
@@ -160,11 +172,11 @@ class Stock:
         The caller holds `keeping(chain)`. Raises: DataLoss, SystemFailure.
         """
         chain = chain_ids(config.rootfs.diff_ids)
-        rows = [self._row(chain_id) for chain_id in chain]
+        rows = [self.row(chain_id) for chain_id in chain]
         blobs = [digest_of(config_data), *(digest_of(data) for data in manifests)]
         with self.blobs.lease(blobs):
             await self.in_thread_to_the_end(self._store_blobs, [config_data, *manifests])
-            await self._sync(chain)
+            await self.sync(chain)
             record = ImageRecord(
                 id=blobs[0],
                 chain_ids=chain,
@@ -199,7 +211,8 @@ class Stock:
             )
             return self.catalog.add(record, config, names=names, blobs=blobs)
 
-    def _row(self, chain_id: str) -> LayerRow:
+    def row(self, chain_id: str) -> LayerRow:
+        """Raises: DataLoss for a layer that is not there."""
         row = self.catalog.layer(chain_id)
         if row is None:
             raise DataLoss(f"layer {chain_id} is missing from the store")
@@ -209,7 +222,7 @@ class Stock:
         for data in blobs:
             self.blobs.put(data)
 
-    async def _sync(self, chain: list[str]) -> None:
+    async def sync(self, chain: list[str]) -> None:
         """Makes the layers durable that no earlier call did."""
         pending = self._unsynced.intersection(chain)
         if pending:

@@ -205,6 +205,15 @@ class Process:
             self.signal_group(signal.SIGKILL)
             return await self.wait()
 
+    def leave(self) -> None:
+        """Lets it live on without us: it is init's child when this process ends."""
+        if self._pidfd is not None:
+            if self._ended is not None:
+                asyncio.get_running_loop().remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = None
+            self.popen.returncode = 0  # or Popen complains about a child nobody waited for
+
     def _reap(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._pidfd is None or self._ended is None:
             return

@@ -10,6 +10,7 @@ from aiohttp import web
 from teu import clock
 from teu.api import status, versions
 from teu.api.call import Call, answer
+from teu.api.decode import decode
 from teu.api.engine import Engine
 from teu.api.headers import HEADERS
 from teu.api.hijack import MULTIPLEXED, RAW, Hijacked, stream_head, take_over, upgrade_head
@@ -20,7 +21,13 @@ from teu.container.container import Container
 from teu.container.create import CreateRequest
 from teu.container.streams import LogOptions
 from teu.errors import InvalidParameter, NotImplementedYet
-from teu.model.config import ContainerConfig, HostConfig, NetworkingConfig
+from teu.model.config import (
+    ContainerConfig,
+    HostConfig,
+    NetworkingConfig,
+    RestartPolicy,
+    Wire,
+)
 from teu.runtime.shim import Client
 
 DETACH_KEYS = b"\x10\x11"
@@ -33,6 +40,12 @@ class CreateBody(ContainerConfig):
 
     host_config: HostConfig | None = None
     networking_config: NetworkingConfig | None = None
+
+
+class UpdatePolicy(Wire):
+    """`POST /containers/{id}/update`: besides the limits, which are `HostConfig`'s."""
+
+    restart_policy: RestartPolicy | None = None
 
 
 class ContainerRoutes:
@@ -72,6 +85,10 @@ class ContainerRoutes:
     async def _change(self, work: Coroutine[Any, Any, None], what: str) -> web.Response:
         await self._engine.services.tasks.shielded(work, what)
         return web.Response(status=status.NO_CONTENT)
+
+    async def _hand_over(self, work: Coroutine[Any, Any, None], what: str) -> None:
+        """Giving a connection away cancels its handler; this is not to stop half way."""
+        await self._engine.services.tasks.shielded(work, what)
 
     # --- queries -------------------------------------------------------------------------
 
@@ -121,7 +138,7 @@ class ContainerRoutes:
         self._engine.streams.check_readable(container)
         content_type = RAW if container.record.config.tty else MULTIPLEXED
         fd = await take_over(call.request, stream_head(content_type, HEADERS))
-        await self._engine.streams.logs(container, options, fd)
+        await self._hand_over(self._engine.streams.logs(container, options, fd), "logs")
         return Hijacked()
 
     # --- changes -------------------------------------------------------------------------
@@ -179,9 +196,12 @@ class ContainerRoutes:
 
     async def update(self, call: Call) -> web.StreamResponse:
         container = self._get(call)
-        asked = await call.body(HostConfig)
+        data = await call.json_body()
+        policy = decode(data, UpdatePolicy).restart_policy
+        if policy is not None and not policy.name:
+            policy = None
         warnings = await self._engine.services.tasks.shielded(
-            self._engine.updater.update(container, asked), "update"
+            self._engine.updater.update(container, decode(data, HostConfig), policy), "update"
         )
         return answer({"Warnings": warnings or None})
 
@@ -220,9 +240,10 @@ class ContainerRoutes:
             multiplexed=not tty,
             detach_keys=keys,
         )
-        await self._engine.streams.attach(
+        work = self._engine.streams.attach(
             container, client, logs=call.flag("logs"), live=call.flag("stream")
         )
+        await self._hand_over(work, "attach")
         return Hijacked()
 
     async def attach_websocket(self, call: Call) -> web.StreamResponse:
