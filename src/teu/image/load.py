@@ -100,9 +100,10 @@ class _Reader:
         known = self.contents
         if name in known.layers or name in known.metadata or name in known.spooled:
             raise InvalidArchive(f"{name} is in the archive twice")
-        payload = _Payload(stream, lambda done: self._on_layer(name, done, entry.size_bytes))
+        payload = _Payload(stream)
         peeked = Peeked(payload, min(512, entry.payload_bytes))
         if _looks_like_layer(name, peeked.head):
+            payload.on_progress = lambda done: self._on_layer(name, done, entry.size_bytes)
             digest = self._layer(name, peeked)
         else:
             digest = self._other(name, peeked, entry.payload_bytes)
@@ -161,17 +162,18 @@ class _Reader:
 
 
 class _Payload:
-    """A member's payload as a source; tells how far it is."""
+    """A member's payload as a source; tells how far it is, if somebody wants to know."""
 
-    def __init__(self, stream: TarStream, on_progress: Callable[[int], None]) -> None:
+    def __init__(self, stream: TarStream) -> None:
         self._pieces = stream.payload()
-        self._on_progress = on_progress
+        self.on_progress: Callable[[int], None] | None = None
         self._done = 0
 
     def read(self, size: int = -1) -> bytes:
         piece = bytes(next(self._pieces, b""))
         self._done += len(piece)
-        self._on_progress(self._done)
+        if self.on_progress is not None:
+            self.on_progress(self._done)
         return piece
 
 

@@ -64,6 +64,8 @@ def test_load_docker_archive(lab: Lab, how: str) -> None:
     image = app("app:1", "app:2", Env=["A=1"])
     assert lab.load(compressed(docker_archive(image), how)) == [image.id]
     assert "Loaded image: app:1\nLoaded image: app:2\n" in lab.text
+    layers = {message["id"] for message in lab.messages if "progressDetail" in message}
+    assert layers == {digest(layer)[7:19] for layer in image.layers}
 
     async def look(service: ImageService) -> None:
         for ref in ("app:1", "app:2", image.id, image.id[7:], image.id[7:19], image.id[:20]):
