@@ -424,9 +424,15 @@ def test_list_filters(lab: Lab) -> None:
         assert ids(until=["1h"]) == everything
         [row] = service.list_images({"reference": ["one:1"]})
         assert row["RepoTags"] == ["one:1"]
-        for filters in ({"x": ["1"]}, {"dangling": ["maybe"]}, {"until": ["soon"]}):
-            with pytest.raises(InvalidParameter, match="invalid"):
+        for filters, said in (
+            ({"x": ["1"]}, "invalid filter 'x'"),
+            ({"dangling": ["maybe"]}, "invalid filter 'dangling=[maybe]'"),
+            ({"dangling": ["true", "false"]}, "invalid filter 'dangling=[true false]'"),
+            ({"until": ["soon"]}, 'failed to parse value as time or duration: "soon"'),
+        ):
+            with pytest.raises(InvalidParameter) as caught:
                 service.list_images(filters)
+            assert str(caught.value) == said
 
     lab.run(work)
 
