@@ -429,7 +429,7 @@ class ImageService:
         """
         users = self._users
         checker = Checker(self._stock, set(users.layers_in_use()), progress)
-        repairer = Repairer(self._stock, self._downloader, users.layers_mounted(), logins or {})
+        repairer = Repairer(self._stock, self._downloader, users.layers_mounted, logins or {})
         async for problem in checker.problems():
             if repair:
                 await repairer.repair(problem, progress)
