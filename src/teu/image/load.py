@@ -16,7 +16,7 @@ from pathlib import Path
 
 from msgspec import Struct, field
 
-from teu.content.blobs import BlobStore, WrongDigest, digest_of
+from teu.content.blobs import BlobStore, WrongDigest, is_digest
 from teu.errors import SystemFailure
 from teu.image.layers import LayerFiles, StagedLayer
 from teu.sys.archivepath import clean_path
@@ -28,7 +28,6 @@ from teu.sys.tarstream import TarStream
 METADATA_LIMIT_BYTES = 8 << 20
 _ALL_METADATA_LIMIT_BYTES = 64 << 20
 _USTAR_MAGIC = slice(257, 262)
-_BLOB_PREFIX = "blobs/sha256/"
 _MAX_ALIASES = 8
 LayerSeen = Callable[[str, int, int], None]
 
@@ -102,24 +101,28 @@ class _Reader:
             raise InvalidArchive(f"{name} is in the archive twice")
         payload = _Payload(stream)
         peeked = Peeked(payload, min(512, entry.payload_bytes))
+        promised = _promised(name)
         if _looks_like_layer(name, peeked.head):
             payload.on_progress = lambda done: self._on_layer(name, done, entry.size_bytes)
-            digest = self._layer(name, peeked)
+            digest = self._layer(name, peeked, promised)
         else:
-            digest = self._other(name, peeked, entry.payload_bytes)
+            digest = self._other(name, peeked, entry.payload_bytes, promised)
         for _ in _pieces(payload):  # nobody wanted it
             pass
-        if name.startswith(_BLOB_PREFIX) and digest:
-            expected = "sha256:" + name.removeprefix(_BLOB_PREFIX)
-            if digest != expected:
-                raise WrongDigest(expected, digest, f"blob {name} of the archive")
+        if promised and digest != promised:
+            raise WrongDigest(promised, digest, f"blob {name} of the archive")
 
-    def _layer(self, name: str, source: Peeked) -> str:
+    def _layer(self, name: str, source: Peeked, promised: str) -> str:
         """Unpacks it; the digest of a blob."""
-        if not name.startswith(_BLOB_PREFIX) or not detect(source.head):
+        is_compressed = bool(detect(source.head))
+        algorithm = promised.partition(":")[0] or "sha256"
+        if not promised or (not is_compressed and algorithm == "sha256"):
             layer = self.contents.layers[name] = self._files.stage(source)
             return layer.diff_id
-        hashed = Hashed(source)
+        hashed = Hashed(source, algorithm)
+        if not is_compressed:
+            self.contents.layers[name] = self._files.stage(hashed)
+            return hashed.digest
         with self._spooling(name) as write:
             copied = _Copied(hashed, write)
             self.contents.layers[name] = self._files.stage(copied)
@@ -127,17 +130,15 @@ class _Reader:
                 pass
         return hashed.digest
 
-    def _other(self, name: str, source: Source, size_bytes: int) -> str:
-        """Keeps what is not a layer; its digest, "" when it is of no use."""
+    def _other(self, name: str, source: Source, size_bytes: int, promised: str) -> str:
+        """Keeps what is not a layer; the digest of a blob."""
+        hashed = Hashed(source, promised.partition(":")[0] or "sha256")
         if self._has_room(size_bytes):
-            data = self.contents.metadata[name] = b"".join(_pieces(source))
-            return digest_of(data)
-        if not name.startswith(_BLOB_PREFIX):
-            return ""
-        hashed = Hashed(source)
-        with self._spooling(name) as write:
-            for piece in _pieces(hashed):
-                write(piece)
+            self.contents.metadata[name] = b"".join(_pieces(hashed))
+        elif promised:
+            with self._spooling(name) as write:
+                for piece in _pieces(hashed):
+                    write(piece)
         return hashed.digest
 
     def _has_room(self, size_bytes: int) -> bool:
@@ -193,6 +194,13 @@ class _Copied:
 def _pieces(source: Source) -> Iterator[bytes]:
     while piece := source.read(CHUNK_BYTES):
         yield piece
+
+
+def _promised(name: str) -> str:
+    """The digest that a blob's name promises; "" for other files."""
+    kind, _, rest = name.partition("/")
+    digest = rest.replace("/", ":", 1)
+    return digest if kind == "blobs" and is_digest(digest) else ""
 
 
 def _looks_like_layer(name: str, head: bytes) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
-from teu.content.blobs import WrongDigest
+from teu.content.blobs import WrongDigest, check_digest
 from teu.errors import Conflict, DataLoss, EngineError, NotFound
 from teu.ids import short
 from teu.image.checking import BLOB, LAYER, NAME, Problem
@@ -122,7 +122,8 @@ class Repairer:
         """An artifact's."""
         blobs = self._stock.blobs
         fd, path = blobs.spool()
-        actual = hashlib.sha256()
+        algorithm = check_digest(descriptor.digest).partition(":")[0]
+        actual = hashlib.new(algorithm)
 
         def take(data: bytes) -> None:
             write_fully(fd, data)
@@ -133,7 +134,7 @@ class Repairer:
             async with aclosing(self._downloader.registry.blob(name, descriptor, auth)) as chunks:
                 async for chunk in chunks:
                     await self._stock.in_thread_to_the_end(take, chunk)
-            digest = f"sha256:{actual.hexdigest()}"
+            digest = f"{algorithm}:{actual.hexdigest()}"
             if digest != descriptor.digest:
                 raise WrongDigest(descriptor.digest, digest, f"what {name.domain} sent")
             await self._stock.in_thread_to_the_end(blobs.adopt, path, digest)
