@@ -98,8 +98,9 @@ class Containers:
         return own | {layer for c in self for m in c.record.mounts for layer in m.layers}
 
     def layers_mounted(self) -> dict[str, str]:
-        """Chain ids below running containers, and the id of one of them each."""
-        return {layer: c.id for c in self if c.running for layer in c.record.layers}
+        """Chain ids below containers that run, start or end, and the id of one of them each."""
+        mounted = [c for c in self if c.record.status not in (Status.CREATED, Status.EXITED)]
+        return {layer: c.id for c in mounted for layer in c.record.layers}
 
     def using_volume(self, name: str) -> list[str]:
         """Ids of the containers that mention it; a record that cannot be read mentions whatever
