@@ -120,7 +120,7 @@ class System:
             "LoggingDriver": about.log_driver,
             "Plugins": {
                 "Volume": ["local"],
-                "Network": ["bridge", "host", "null"],
+                "Network": ["bridge", "host", "ipvlan", "macvlan", "null", "vxlan"],
                 "Authorization": None,
                 "Log": logdrivers.names(),
             },

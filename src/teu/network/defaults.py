@@ -1,9 +1,9 @@
 """The networks that every daemon has (`bridge`, `host`, `none`), brought in line at each start."""
 
 from teu.model.network import BRIDGE, HOST, NONE, NetworkRecord
-from teu.network.bridge import BridgeDriver
 from teu.network.catalog import Catalog
 from teu.network.config import NetworkConfig
+from teu.network.drivers import Driver
 from teu.network.endpoints import EndpointTable
 from teu.network.files import resolver_networks
 from teu.network.firewall import Firewall
@@ -22,7 +22,7 @@ class DefaultNetworks:
         rows: NetworkRepository,
         catalog: Catalog,
         endpoints: EndpointTable,
-        driver: BridgeDriver,
+        driver: Driver,
         host: HostLinks,
         firewall: Firewall | None,
     ) -> None:

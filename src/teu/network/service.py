@@ -15,7 +15,7 @@ from pathlib import Path
 
 from msgspec import Struct, field
 
-from teu.errors import EngineError, SystemFailure
+from teu.errors import EngineError, InvalidParameter, SystemFailure
 from teu.ids import short
 from teu.model.config import EndpointSettings, PortBinding
 from teu.model.network import (
@@ -27,11 +27,12 @@ from teu.model.network import (
     NetworkRecord,
     PublishedPort,
 )
-from teu.network.bridge import OPTION_HOST_IP, BridgeDriver, firewall_rules, option_mode
+from teu.network.bridge_options import OPTION_HOST_IP, option_mode
 from teu.network.catalog import Catalog
 from teu.network.config import NetworkConfig
 from teu.network.connector import Connector, bound_ports
 from teu.network.defaults import DefaultNetworks
+from teu.network.drivers import Drivers, firewall_rules
 from teu.network.endpoints import EndpointTable
 from teu.network.errors import (
     ConfigurationInUse,
@@ -92,18 +93,18 @@ class NetworkService:
         }
         self._worker = Worker()
         self._host = HostLinks()
-        self._driver = BridgeDriver(self._host, config.mtu, guarded=config.iptables)
+        self._drivers = Drivers(self._host, config.mtu, guarded=config.iptables)
         self._names = Names(
             exec_root, self._endpoints, self._sandboxes, self._catalog.get, self._worker
         )
         self._nft = Nft() if config.iptables else None
         self._firewall = Firewall(self._nft, config.bridge) if self._nft else None
         self._connector = Connector(
-            self._catalog, self._endpoints, self._sandboxes, self._driver, self._firewall,
+            self._catalog, self._endpoints, self._sandboxes, self._drivers, self._firewall,
             self._worker, self._names,
         )  # fmt: skip
         self._defaults = DefaultNetworks(
-            config, self._rows, self._catalog, self._endpoints, self._driver, self._host,
+            config, self._rows, self._catalog, self._endpoints, self._drivers.bridge, self._host,
             self._firewall,
         )  # fmt: skip
         self._changing = asyncio.Lock()  # creating and removing networks, one at a time
@@ -128,12 +129,13 @@ class NetworkService:
                 await self._worker.run(self._enable_forwarding, family)
         if self._firewall:  # before the bridges: see BridgeDriver
             await self._worker.run(self._write_rules, self._firewall)
-        for record in self._catalog.bridges():
-            await self._ensure_bridge(record)
+        for record in self._catalog.all():
+            await self._ensure_network(record)
         for endpoint in self._endpoints.all():
             self._connector.hold_address(endpoint)
             network = self._catalog.get(endpoint.network_id)
-            await self._worker.run(self._driver.separate, network, endpoint)
+            if network.is_bridged:
+                await self._worker.run(self._drivers.bridge.separate, network, endpoint)
         if self._firewall:
             self._watch = TableWatch()
             asyncio.get_running_loop().add_reader(self._watch.fileno(), self._rules_changed)
@@ -166,7 +168,7 @@ class NetworkService:
         return self._endpoints.of_network(network_id)
 
     async def create(self, request: NetworkCreate) -> NetworkRecord:
-        """A user-defined bridge network, ready for endpoints; all or nothing.
+        """A user-defined network, ready for endpoints; all or nothing.
 
         Raises: NetworkNameTaken, InvalidParameter, NotImplementedYet, SubnetTaken,
         PoolsExhausted, PredefinedNetwork, SystemFailure.
@@ -178,17 +180,17 @@ class NetworkService:
                 self._rows.save_network(record)
                 self._catalog.add(record)
                 return record
-            link = record.link
+            link, driver = record.link, self._drivers.get(record)
             record.link_is_ours = await self._worker.run(self._host.link, link) is None
-            if record.pool(6):
+            if record.pool(6) and record.is_bridged:
                 await self._worker.run(self._enable_forwarding, "ip6")
             tx.on_rollback("row", lambda: self._rows.remove_network(record.id))
-            tx.on_rollback("bridge", lambda: self._worker.run(self._driver.remove, record))
+            tx.on_rollback("link", lambda: self._worker.run(driver.remove, record))
             self._rows.save_network(record)
-            if firewall := self._firewall:
+            if record.is_bridged and (firewall := self._firewall):
                 tx.on_rollback("rules", lambda: self._worker.run(firewall.remove_bridge, link))
                 await self._worker.run(firewall.add_bridge, firewall_rules(record))
-            await self._worker.run(self._driver.ensure, record)
+            await self._worker.run(driver.ensure, record)
             self._catalog.add(record)
             tx.commit()
         self._names.foresee()
@@ -225,13 +227,14 @@ class NetworkService:
             raise ConfigurationInUse(record.name, made)
 
     async def _take_down(self, record: NetworkRecord, tx: Transaction) -> None:
-        if record.driver != BRIDGE:
+        driver = self._drivers.find(record)
+        if driver is None:
             return
-        if firewall := self._firewall:
+        if record.is_bridged and (firewall := self._firewall):
             rules = firewall_rules(record)
             tx.on_rollback("rules", lambda: self._worker.run(firewall.add_bridge, rules))
             await self._worker.run(firewall.remove_bridge, record.link)
-        await self._worker.run(self._driver.remove, record)
+        await self._worker.run(driver.remove, record)
 
     async def open_sandbox(self, container_id: str) -> str:
         """The path of a fresh network namespace with its loopback up (about 0.7 ms).
@@ -311,7 +314,7 @@ class NetworkService:
         for key in (*exposed, *(bindings or {})):
             port, protocol = parse_port_key(key)
             shown[f"{port}/{protocol}"] = []
-        if record.driver != BRIDGE:
+        if not record.is_bridged:
             return {}
         if record.internal:
             return shown
@@ -389,19 +392,22 @@ class NetworkService:
         await self.reap(set())
         if self._firewall:
             await self._worker.run(self._firewall.destroy)
-        for record in self._catalog.bridges():
-            await self._worker.run(self._driver.remove, record)
         for record in self.all():
+            if driver := self._drivers.find(record):
+                await self._worker.run(driver.remove, record)
             self._rows.remove_network(record.id)
             self._catalog.drop(record)
         for mark in self._marks.values():
             mark.unlink(missing_ok=True)
 
-    async def _ensure_bridge(self, record: NetworkRecord) -> None:
+    async def _ensure_network(self, record: NetworkRecord) -> None:
+        driver = self._drivers.find(record)
+        if driver is None:
+            return
         try:
             idle = not self.endpoints(record.id)
-            await self._worker.run(self._driver.ensure, record, idle=idle)
-        except SystemFailure:
+            await self._worker.run(driver.ensure, record, idle=idle)
+        except (SystemFailure, InvalidParameter):
             if record.name == BRIDGE:
                 raise
             log.exception("network %s is not usable until this is repaired", record.name)
