@@ -102,6 +102,21 @@ class BridgeDriver:
             self._host.link(endpoint.host_link)
             configure(endpoint, sandbox, inside, default_routes)
 
+    def follow_mtu(self, record: NetworkRecord, endpoints: Sequence[EndpointRecord]) -> int:
+        """Gives bridge and host-side links the MTU that the host's default route has now.
+
+        Returns: that MTU if it is another one than before (the inner sides need it), else 0.
+        Raises: SystemFailure.
+        """
+        mtu = self._wanted_mtu(record)
+        if not record.link_is_ours or mtu == self._mtus.get(record.link):
+            return 0
+        with os_errors(f"MTU of network {record.name}"):
+            links = [record.link, *(one.host_link for one in endpoints)]
+            self._host.run(*(netlink.set_link(link, mtu=mtu) for link in links))
+        self._mtus[record.link] = mtu
+        return mtu
+
     def unplug(self, endpoint: EndpointRecord, inside: Netlink) -> None:
         """Removes the pair (blocks for a grace period). Accepts "never there"."""
         with os_errors(f"endpoint of {endpoint.container_name}"):
@@ -160,7 +175,7 @@ class BridgeDriver:
             self._host.run(netlink.set_bridge_port(index, isolated=not filtered))
 
     def _create(self, record: NetworkRecord) -> Link:
-        mtu = self._wanted_mtu(record)
+        mtu = self._mtus[record.link] = self._wanted_mtu(record)
         mac = mac_of(ip_address(record.pools[0].gateway))
         self._host.run(
             netlink.create_bridge(record.link, mac=mac, mtu=mtu),

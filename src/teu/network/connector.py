@@ -86,7 +86,7 @@ class Connector:
                 "network-scoped alias is supported only for containers in user defined networks"
             )
         async with Transaction("connect", short(container_id)) as tx:
-            record = self._reserve(container_id, name, network, settings)
+            record = await self._reserve_soon(container_id, name, network, settings)
             record.hostname = hostname
             tx.on_rollback("address", lambda: self._free_addresses(record))
             tx.on_rollback("endpoint row", lambda: self._endpoints.remove(record))
@@ -205,6 +205,17 @@ class Connector:
     def close(self) -> None:
         self._ports.close()
 
+    async def _reserve_soon(
+        self, container_id: str, name: str, network: NetworkRecord, settings: EndpointSettings
+    ) -> EndpointRecord:
+        """`_reserve`, which waits for a holder of the address that is about to let go."""
+        while True:
+            try:
+                return self._reserve(container_id, name, network, settings)
+            except AddressInUse as error:
+                if not await self._let_go_soon(error.container_id):
+                    raise
+
     def _reserve(
         self, container_id: str, name: str, network: NetworkRecord, settings: EndpointSettings
     ) -> EndpointRecord:
@@ -270,14 +281,15 @@ class Connector:
                 f"configured subnet contains IP address {address}; use one in {pool.subnet}"
             )
         if not pool.hold(address):
-            raise AddressInUse(asked, self._holder_of(network, asked))
+            raise self._in_use(network, str(address))
         return address
 
-    def _holder_of(self, network: NetworkRecord, address: str) -> str:
+    def _in_use(self, network: NetworkRecord, address: str) -> AddressInUse:
         for record in self._endpoints.of_network(network.id):
             if address in (record.address, record.address6):
-                return f"container {record.container_name}"
-        return f"network {network.name} itself"
+                holder = f"container {record.container_name}"
+                return AddressInUse(address, holder, record.container_id)
+        return AddressInUse(address, f"network {network.name} itself")
 
     def _free_addresses(self, record: EndpointRecord) -> None:
         for address in _addresses(record):

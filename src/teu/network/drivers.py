@@ -45,9 +45,10 @@ class Drivers:
     def __init__(self, host: HostLinks, mtu: int, *, guarded: bool) -> None:
         self.bridge = BridgeDriver(host, mtu, guarded=guarded)
         child = ChildDriver(host)
+        self._tunnelled = VxlanDriver(host, mtu, guarded=guarded)
         self._by_name: dict[str, Driver] = {
             BRIDGE: self.bridge,
-            VXLAN: VxlanDriver(host, mtu, guarded=guarded),
+            VXLAN: self._tunnelled,
             MACVLAN: child,
             IPVLAN: child,
         }
@@ -58,6 +59,10 @@ class Drivers:
 
     def get(self, record: NetworkRecord) -> Driver:
         return self._by_name[record.driver]
+
+    def bridged(self, record: NetworkRecord) -> BridgeDriver:
+        """Of a network that is on a bridge."""
+        return self._tunnelled if record.driver == VXLAN else self.bridge
 
 
 def check(record: NetworkRecord) -> None:

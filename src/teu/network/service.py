@@ -50,6 +50,7 @@ from teu.network.kernel import (
     read_sysctl,
     set_sysctl,
 )
+from teu.network.mtu import MtuFollower
 from teu.network.names import Names
 from teu.network.ports import parse_port_key, requested
 from teu.network.sandbox import Sandboxes
@@ -107,6 +108,9 @@ class NetworkService:
             config, self._rows, self._catalog, self._endpoints, self._drivers.bridge, self._host,
             self._firewall,
         )  # fmt: skip
+        self._mtu = MtuFollower(
+            self._catalog, self._endpoints, self._sandboxes, self._drivers, self._worker
+        )
         self._changing = asyncio.Lock()  # creating and removing networks, one at a time
         self.warnings: list[str] = []  # what keeps networks from working, for `info`
         self._dropper = ""
@@ -136,6 +140,7 @@ class NetworkService:
             network = self._catalog.get(endpoint.network_id)
             if network.is_bridged:
                 await self._worker.run(self._drivers.bridge.separate, network, endpoint)
+        self._mtu.start()
         if self._firewall:
             self._watch = TableWatch()
             asyncio.get_running_loop().add_reader(self._watch.fileno(), self._rules_changed)
@@ -143,6 +148,7 @@ class NetworkService:
     async def stop(self) -> None:
         """Lets go of sockets and threads; kernel state stays, containers live on."""
         await self._stop_watching()
+        await self._mtu.stop()
         await self._names.close()
         self._connector.close()
         self._worker.close()
