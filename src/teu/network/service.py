@@ -11,6 +11,7 @@ the daemon leaves links, namespaces and rules in place, so running containers ke
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from ipaddress import ip_address
 from pathlib import Path
 
 from msgspec import Struct, field
@@ -361,6 +362,12 @@ class NetworkService:
         """
         with os_errors(f"network of container {short(container_id)}"):
             await self._connector.release(container_id)
+
+    async def route(self, container_id: str, address: str) -> tuple[str, str] | None:
+        """(link, gateway) by which a container sends to an address; the gateway is empty where it
+        is reached directly. None: there is no route. Raises: SystemFailure."""
+        with os_errors(f"routes of container {short(container_id)}"):
+            return await self._worker.run(self._sandboxes.route, container_id, ip_address(address))
 
     def rename(self, container_id: str, name: str) -> None:
         """The container's new name, for messages about who holds what."""

@@ -55,6 +55,7 @@ TABLE: tuple[Row, ...] = (
     ("network inspect", "", (), "inspect", "Show everything known about networks"),
     ("network ls", "", ("network list",), "network", "List networks"),
     ("network prune", "", (), "prune", "Remove unused networks"),
+    ("network why", "", (), "network", "Tell whether a container reaches another, and why not"),
     ("network rm", "", ("network remove",), "network", "Remove networks"),
     ("volume create", "", (), "volume", "Create a volume"),
     ("volume inspect", "", (), "inspect", "Show everything known about volumes"),
