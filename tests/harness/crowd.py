@@ -19,6 +19,7 @@ from pathlib import Path
 from harness import leaks
 from harness.engine import Engine
 from harness.registry import Registry, free_port, lab_storage
+from harness.waiting import until
 
 SERVER = ["httpd", "-f", "-p", "80", "-h", "/etc"]
 _NETWORK = "crowd"
@@ -139,6 +140,12 @@ def main() -> int:
             engine.start()
             reply = engine.api.request("POST", "/images/create", fromImage="busybox", tag="latest")
             assert reply.status == 200, reply
+            for method, path, body in (
+                ("POST", "/networks/create", {"Name": "warm-up"}),
+                ("DELETE", "/networks/warm-up", None),
+            ):
+                engine.api.request(method, path, body)
+            until("the resolver runs", (engine.exec_root / "resolver.sock").exists)
             crowd = Crowd(engine, options.parallel)
             crowd.run(options.containers, options.cycles)
         finally:

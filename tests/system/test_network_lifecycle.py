@@ -251,6 +251,45 @@ def test_the_mtu_follows_the_hosts_route_while_containers_run() -> None:
     Lab().run(scenario)
 
 
+def test_a_stopped_daemon_without_containers_leaves_nothing() -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.service.create(NetworkCreate(name="net"))
+        one = await lab.start("one", network="net")
+        await lab.close()
+        assert f"table inet {lab.table}" in nft("list", "tables")
+        await lab.open()
+        await lab.service.restore([Live(one.id, "one")])
+        await one.release()
+        await lab.close()
+        assert nft("list", "ruleset") == ""
+        assert not [link for link in links() if link.startswith(("br-", "teu"))]
+        await lab.open()
+        nft("add", "rule", "inet", lab.table, "user", "counter")
+        await lab.close()
+        assert "counter" in nft("list", "ruleset")
+        await lab.open()
+        assert "counter" in nft("list", "chain", "inet", lab.table, "user")
+
+    Lab().run(scenario)
+
+
+def test_bridges_of_lost_data_are_removed() -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.service.create(NetworkCreate(name="net"))
+        lost = lab.service.get("net").link
+        await lab.start("one", network="net")
+        await lab.close()
+        (lab.root / "teu.db").unlink()
+        sh("ip", "link", "add", "br-foreign", "type", "bridge")
+        await lab.open()
+        await lab.service.reap(set())
+        assert lost not in links()
+        assert "br-foreign" in links()
+        sh("ip", "link", "delete", "br-foreign")
+
+    Lab().run(scenario)
+
+
 def test_a_bad_configuration_is_refused_at_start() -> None:
     async def scenario(lab: Lab) -> None:
         for config in (

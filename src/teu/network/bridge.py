@@ -32,9 +32,11 @@ class BridgeDriver:
 
     `guarded`: firewall rules keep the bridges' packets from 127.0.0.0/8, so `route_localnet` may be
     on, which published ports on 127.0.0.1 need. The rules must be written before `ensure`.
+    `owner` is noted on each bridge made, for `remove_strays`.
     """
 
-    def __init__(self, host: HostLinks, mtu: int, *, guarded: bool) -> None:
+    def __init__(self, host: HostLinks, mtu: int, *, guarded: bool, owner: str) -> None:
+        self._owner = owner
         self._host = host
         self._mtu = mtu
         self._guarded = guarded
@@ -101,6 +103,21 @@ class BridgeDriver:
             inside.link(endpoint.link)
             self._host.link(endpoint.host_link)
             configure(endpoint, sandbox, inside, default_routes)
+
+    def made(self, link: Link) -> bool:
+        """Whether a link is a bridge that this daemon, or an earlier one in its place, made."""
+        return link.kind == "bridge" and link.alias == self._owner
+
+    def remove_strays(self, known: set[str]) -> None:
+        """Bridges of ours that no network has: the data that knew them was removed, or lost.
+
+        Raises: SystemFailure.
+        """
+        with os_errors("bridges of networks that are gone"):
+            for link in self._host.links():
+                if self.made(link) and link.name not in known:
+                    log.warning("removing bridge %s, which belongs to no network", link.name)
+                    self._host.run(netlink.delete_link(link.name))
 
     def follow_mtu(self, record: NetworkRecord, endpoints: Sequence[EndpointRecord]) -> int:
         """Gives bridge and host-side links the MTU that the host's default route has now.
@@ -179,6 +196,7 @@ class BridgeDriver:
         mac = mac_of(ip_address(record.pools[0].gateway))
         self._host.run(
             netlink.create_bridge(record.link, mac=mac, mtu=mtu),
+            netlink.set_alias(record.link, self._owner),
             netlink.without_ipv6_autoconf(record.link),
         )
         link = self._host.link(record.link)

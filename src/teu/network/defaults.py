@@ -1,9 +1,9 @@
 """The networks that every daemon has (`bridge`, `host`, `none`), brought in line at each start."""
 
 from teu.model.network import BRIDGE, HOST, NONE, NetworkRecord
+from teu.network.bridge import BridgeDriver
 from teu.network.catalog import Catalog
 from teu.network.config import NetworkConfig
-from teu.network.drivers import Driver
 from teu.network.endpoints import EndpointTable
 from teu.network.files import resolver_networks
 from teu.network.firewall import Firewall
@@ -22,7 +22,7 @@ class DefaultNetworks:
         rows: NetworkRepository,
         catalog: Catalog,
         endpoints: EndpointTable,
-        driver: Driver,
+        driver: BridgeDriver,
         host: HostLinks,
         firewall: Firewall | None,
     ) -> None:
@@ -63,7 +63,7 @@ class DefaultNetworks:
             stored, next((one for one in present if ":" not in one), ""), routed
         )
         if stored is None:
-            record.link_is_ours = link is None
+            record.link_is_ours = link is None or self._driver.made(link)
         return record
 
     def _drop(self, record: NetworkRecord) -> None:

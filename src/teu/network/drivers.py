@@ -42,10 +42,10 @@ class Driver(Protocol):
 class Drivers:
     """One of each. `bridge` is also what published ports need."""
 
-    def __init__(self, host: HostLinks, mtu: int, *, guarded: bool) -> None:
-        self.bridge = BridgeDriver(host, mtu, guarded=guarded)
+    def __init__(self, host: HostLinks, mtu: int, *, guarded: bool, owner: str) -> None:
+        self.bridge = BridgeDriver(host, mtu, guarded=guarded, owner=owner)
         child = ChildDriver(host)
-        self._tunnelled = VxlanDriver(host, mtu, guarded=guarded)
+        self._tunnelled = VxlanDriver(host, mtu, guarded=guarded, owner=owner)
         self._by_name: dict[str, Driver] = {
             BRIDGE: self.bridge,
             VXLAN: self._tunnelled,

@@ -152,6 +152,11 @@ class Firewall:
             self._bridges, self._ports = {}, {}
             self._nft.run(f"add table {self.table}\ndelete table {self.table}")
 
+    def has_own_rules(self) -> bool:
+        """Whether the administrator has rules in our table."""
+        text = self._nft.run(f"list chain {self.table} user")
+        return any(_RULE.findall(body) for _name, body in _CHAIN_BODY.findall(text))
+
     def repair(self) -> bool:
         """Writes the table anew if a chain, set or rule of ours is missing; whether it did."""
         with self._lock:

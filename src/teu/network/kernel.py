@@ -69,6 +69,10 @@ class HostLinks:
         with self._lock:
             return self._netlink.link(name)
 
+    def links(self) -> list[Link]:
+        with self._lock:
+            return self._netlink.links()
+
     def routed(self, ours: set[str]) -> list[IPNetwork]:
         """What the host has a route to, apart from the links named `ours`."""
         with self._lock:

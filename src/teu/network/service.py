@@ -95,7 +95,9 @@ class NetworkService:
         }
         self._worker = Worker()
         self._host = HostLinks()
-        self._drivers = Drivers(self._host, config.mtu, guarded=config.iptables)
+        self._drivers = Drivers(
+            self._host, config.mtu, guarded=config.iptables, owner=f"teu {exec_root}"[:250]
+        )
         self._names = Names(
             exec_root, self._endpoints, self._sandboxes, self._catalog.get, self._worker
         )
@@ -134,6 +136,7 @@ class NetworkService:
                 await self._worker.run(self._enable_forwarding, family)
         if self._firewall:  # before the bridges: see BridgeDriver
             await self._worker.run(self._write_rules, self._firewall)
+        await self._worker.run(self._drivers.bridge.remove_strays, self._catalog.links())
         for record in self._catalog.all():
             await self._ensure_network(record)
         for endpoint in self._endpoints.all():
@@ -147,9 +150,12 @@ class NetworkService:
             asyncio.get_running_loop().add_reader(self._watch.fileno(), self._rules_changed)
 
     async def stop(self) -> None:
-        """Lets go of sockets and threads; kernel state stays, containers live on."""
+        """Lets go of sockets and threads. Containers live on and so does their network; where
+        none is left, nothing stays in the kernel but the administrator's own rules."""
         await self._stop_watching()
         await self._mtu.stop()
+        if not self._endpoints.all():
+            await self._clear_kernel()
         await self._names.close()
         self._connector.close()
         self._worker.close()
@@ -398,6 +404,16 @@ class NetworkService:
                 await self.release(container_id)
             except EngineError:
                 log.exception("the network of container %s cannot be removed", container_id)
+
+    async def _clear_kernel(self) -> None:
+        try:
+            if self._firewall and not await self._worker.run(self._firewall.has_own_rules):
+                await self._worker.run(self._firewall.destroy)
+            for record in self.all():
+                if driver := self._drivers.find(record):
+                    await self._worker.run(driver.remove, record)
+        except EngineError as error:  # somebody else was faster, or stands in the way
+            log.info("networks were not cleared: %s", error)
 
     async def destroy(self) -> None:
         """Removes everything this service ever made in the kernel, and its rows."""

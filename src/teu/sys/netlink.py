@@ -46,7 +46,7 @@ _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 _NEWNEIGH, _DELNEIGH = 28, 29
 _NDA_DST, _NDA_LLADDR = 1, 2
 _NUD_NOARP, _NUD_PERMANENT, _NTF_SELF, _APPEND = 0x40, 0x80, 0x02, 0x800
-_IFLA_LINK = 5
+_IFLA_LINK, _IFLA_IFALIAS = 5, 20
 _VXLAN_ID, _VXLAN_LOCAL, _VXLAN_PORT, _VXLAN_LOCAL6 = 1, 4, 15, 17
 _MACVLAN_MODE, _IPVLAN_MODE, _IPVLAN_FLAGS, _VLAN_ID = 1, 1, 2, 1
 
@@ -85,6 +85,7 @@ class Link(Struct, frozen=True):
     mtu: int
     up: bool
     master: int
+    alias: str = ""  # a note that its maker left
 
 
 class Address(Struct, frozen=True):
@@ -186,6 +187,12 @@ def set_link(
     index, name = (link, new_name) if isinstance(link, int) else (0, link)
     body = _link_message(index, name=name, mac=mac, mtu=mtu, master=master, up=up)
     return Request(_NEWLINK, 0, body, f"change link {link}")
+
+
+def set_alias(name: str, alias: str) -> Request:
+    """A note on a link, for whoever finds it later."""
+    body = _link_message(0, name=name) + attribute(_IFLA_IFALIAS, alias.encode())
+    return Request(_NEWLINK, 0, body, f"set alias of {name}")
 
 
 def without_ipv6_autoconf(name: str) -> Request:
@@ -372,6 +379,7 @@ def _parse_link(payload: bytes) -> Link:
         mtu=_number(found, _IFLA_MTU),
         up=bool(flags & _IFF_UP),
         master=_number(found, _IFLA_MASTER),
+        alias=found.get(_IFLA_IFALIAS, b"").rstrip(b"\0").decode(errors="replace"),
     )
 
 
