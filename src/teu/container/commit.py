@@ -50,10 +50,13 @@ class Committer:
                 comment=comment,
                 changes=changes,
             )
+            facts = {"comment": comment, "imageID": image.id, "imageRef": ""}
+            if image.repo_tags:
+                facts["imageRef"] = image.repo_tags[0]
+            self._services.containers.tell(container, "commit", lasting=True, **facts)
         finally:
             if paused:
                 await self._lifecycle.end_pause_for_now(container)
-        self._services.containers.tell(container, "commit", imageID=image.id, imageRef=name)
         return image
 
     async def export(self, container: Container) -> AsyncGenerator[bytes, None]:
