@@ -121,7 +121,7 @@ class System:
             "LoggingDriver": about.log_driver,
             "Plugins": {
                 "Volume": self._services.volumes.driver_names(),
-                "Network": ["bridge", "host", "null"],
+                "Network": ["bridge", "host", "ipvlan", "macvlan", "null", "vxlan"],
                 "Authorization": None,
                 "Log": logdrivers.names(),
             },

@@ -14,6 +14,7 @@ from teu.container.listing import Listing
 from teu.container.looks import Looks
 from teu.container.plugs import Plugs
 from teu.container.prune import Pruner
+from teu.container.reach import Reach
 from teu.container.rootfs import RootFilesystems
 from teu.container.services import Services
 from teu.container.stats import Stats
@@ -37,6 +38,7 @@ class Engine:
     listing: Listing
     looks: Looks
     plugs: Plugs
+    reach: Reach
     pruner: Pruner
     stats: Stats
     committer: Committer

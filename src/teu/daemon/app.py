@@ -44,6 +44,7 @@ from teu.container.mounting import Mounter
 from teu.container.plugevents import PlugEvents
 from teu.container.plugs import Plugs
 from teu.container.prune import Pruner
+from teu.container.reach import Reach
 from teu.container.recovery import Recovery
 from teu.container.removal import Remover
 from teu.container.rootfs import RootFilesystems
@@ -206,6 +207,7 @@ class Daemon:
             listing=Listing(services.containers, services.images),
             looks=looks,
             plugs=Plugs(services, events),
+            reach=Reach(services),
             stats=Stats(services),
             pruner=Pruner(services, lifecycle, looks),
             committer=Committer(services, rootfs, lifecycle),

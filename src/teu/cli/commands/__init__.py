@@ -61,6 +61,7 @@ TABLE: tuple[Row, ...] = (
     ("network inspect", "", (), "inspect", "Show everything known about networks"),
     ("network ls", "", ("network list",), "network", "List networks"),
     ("network prune", "", (), "prune", "Remove unused networks"),
+    ("network why", "", (), "network", "Tell whether a container reaches another, and why not"),
     ("network rm", "", ("network remove",), "network", "Remove networks"),
     ("volume clone", "", (), "volume_work", "Make a volume with the content of another one"),
     ("volume cp", "", (), "volume_work", "Copy files between a volume and this machine"),
