@@ -124,12 +124,13 @@ class Daemon:
         recovery.start_wanted()
 
     async def stop(self) -> None:
-        """Ends streams, lets changes under way finish (bounded), leaves containers running."""
+        """Ends streams, cancels builds, lets other changes finish (bounded); containers run on."""
         if self._engine is None or self._db is None:
             return
         services = self._engine.services
         self._engine.events.close()
         self._engine.lifecycle.close()
+        await self._engine.builds.stop()
         await self._engine.health.close()
         await services.tasks.drain(self._config.shutdown_timeout_s)
         await services.shims.close()

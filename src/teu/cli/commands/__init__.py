@@ -93,6 +93,7 @@ TABLE: tuple[Row, ...] = (
     ("context use", "", (), "context", "Choose the current context"),
     ("builder build", "", (), "build", "Build an image from a Dockerfile"),
     ("builder prune", "", (), "prune", "Remove the build cache"),
+    ("builder shell", "", (), "buildshell", "Enter a build step that failed"),
     ("compose attach", "", (), "compose", "Connect your terminal to a service's container"),
     ("compose build", "", (), "compose", "Build or rebuild services"),
     ("compose config", "", (), "compose", "Check the files and print them resolved"),
