@@ -121,6 +121,7 @@ class Runner:
             rootfs=rootfs,
             bundle=place.run,
             etc_files={f"/etc/{name}": place.home / name for name in names},
+            prepared={},
         )
         ours, theirs = socket.socketpair()
         client = Client(theirs.detach(), stdin=False, stdout=True, stderr=True, multiplexed=True)

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from teu.clock import now_ns
 from teu.content.blobs import BlobStore, digest_of
-from teu.errors import DataLoss
+from teu.errors import Conflict, DataLoss
 from teu.image.catalog import Catalog
 from teu.image.inflight import finished
 from teu.image.layers import LayerFiles, StagedLayer
@@ -118,11 +118,19 @@ class Stock:
         self.catalog.add_layer(row)
         return row
 
-    async def replace(self, chain: Sequence[str], chain_id: str, layer: StagedLayer) -> None:
-        """A staged layer takes the place of a lost or damaged one of the stack `chain`, which is
-        being kept. Durable on return; the old directory goes afterwards.
+    async def replace(
+        self,
+        chain: Sequence[str],
+        chain_id: str,
+        layer: StagedLayer,
+        check: Callable[[], None],
+    ) -> None:
+        """A staged layer takes the place of a lost or damaged one of the stack `chain`, which the
+        caller is keeping. Durable on return; the old directory goes afterwards. `check` may refuse
+        at the last moment: nothing may be mounted on the old directory then.
 
-        Raises: SystemFailure; then the staged layer is gone and the old one as it was.
+        Raises: SystemFailure, Conflict when somebody else keeps the layer, too; what `check`
+        raises. Then the staged layer is gone and the old one as it was.
         """
         below = list(chain[: chain.index(chain_id)])
         async with Transaction("replace layer") as tx:
@@ -131,6 +139,9 @@ class Stock:
             parents = [row.directory for row in rows if row is not None]
             directory = await self.in_thread_to_the_end(self.layers.settle, layer, parents)
             await self.in_thread_to_the_end(self.layers.sync)
+            check()
+            if self._leases[chain_id] > 1:
+                raise Conflict("something that is under way uses it: check again later")
             tx.commit()
         old = self.catalog.layers().get(chain_id)
         parent = below[-1] if below else ""
