@@ -284,6 +284,8 @@ def test_secrets_stay_out(teu: Cli, engine: Engine, tmp_path: Path, names: Names
     needle = secret.encode()
     for root in (engine.data_root, engine.exec_root):
         for path in root.rglob("*"):
+            if "netns" in path.parts:  # namespaces look like files and cannot be read
+                continue
             if path.is_file() and not path.is_symlink():
                 assert needle not in path.read_bytes(), path
     assert needle not in engine.log.read_bytes()
