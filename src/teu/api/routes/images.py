@@ -11,7 +11,7 @@ from teu.api.headers import HEADERS
 from teu.api.progress import Emit, stream_progress
 from teu.api.registryauth import registry_auth
 from teu.api.router import Route
-from teu.errors import InvalidParameter, NotImplementedYet
+from teu.errors import InvalidParameter, NotImplementedYet, SystemFailure, Unauthorized
 from teu.model.config import ContainerConfig
 from teu.model.reference import Reference
 
@@ -83,7 +83,11 @@ class ImageRoutes:
         pull = self._images.pull if parsed.tag or parsed.digest else self._images.pull_tags
 
         async def work(emit: Emit) -> None:
-            image = await pull(name, platform=call.text("platform"), auth=auth, progress=emit)
+            try:
+                image = await pull(name, platform=call.text("platform"), auth=auth, progress=emit)
+            except Unauthorized as error:
+                # As Docker answers; at a 401 its client asks for a password, terminal or not.
+                raise SystemFailure(error.message) from error
             self._tell("pull", name, image.id)
 
         return await stream_progress(call, self._tasks, f"pull {name}", work)
