@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from teu import __version__, clock
+from teu.container import logdrivers
 from teu.container.containers import Containers
 from teu.container.looks import Looks
 from teu.container.services import Services
@@ -119,10 +120,10 @@ class System:
             "ServerVersion": __version__,
             "LoggingDriver": about.log_driver,
             "Plugins": {
-                "Volume": ["local"],
-                "Network": ["bridge", "host", "null"],
+                "Volume": self._services.volumes.driver_names(),
+                "Network": ["bridge", "host", "ipvlan", "macvlan", "null", "vxlan"],
                 "Authorization": None,
-                "Log": ["json-file", "local", "none"],
+                "Log": logdrivers.names(),
             },
             "RegistryConfig": _registry_config(about),
             "Runtimes": {name: {"path": path} for name, path in about.runtimes.items()},
@@ -147,8 +148,12 @@ class System:
             "NoProxy": os.environ.get("NO_PROXY", ""),
             "GenericResources": None,
             "ContainerdCommit": {"ID": ""},
-            "RuncCommit": {"ID": ""},
+            "RuncCommit": {"ID": _runtime_in_use(self._services.runtime)},
             "InitCommit": {"ID": ""},
+            "CDISpecDirs": self._services.runtime.cdi_directories,
+            "DiscoveredDevices": [
+                {"Source": "cdi", "ID": name} for name in self._services.runtime.cdi_devices()
+            ],
             "NEventsListener": self._events.listeners,
             "Warnings": [*_missing_limits(self._services.runtime), *about.warnings] or None,
         }
@@ -172,7 +177,7 @@ class System:
                 usage.logs[container.id] = await asyncio.to_thread(self._log_bytes, container.id)
         if "volume" in kinds:
             for volume in self._services.volumes.all():
-                usage.volumes[volume.name] = await self._services.volumes.size(volume.name)
+                usage.volumes[volume.name] = await self._services.volumes.size(volume)
         if "image" in kinds:
             usage.layers = await asyncio.to_thread(self._services.images.layers_size)
         return usage
@@ -233,6 +238,11 @@ def _cgroup_facts(runtime: RuntimeService) -> dict[str, Any]:
         "PidsLimit": facts.pids,
         "OomKillDisable": facts.oom_kill_disable,
     }
+
+
+def _runtime_in_use(runtime: RuntimeService) -> str:
+    """Clients call it "runc version", whatever the runtime is."""
+    return f"{runtime.default_runtime} {runtime.version()}".strip()
 
 
 def _missing_limits(runtime: RuntimeService) -> list[str]:

@@ -74,13 +74,14 @@ class Archived:
             **({"variant": variant[0]} if variant else {}),
             "created": "2024-01-02T03:04:05.678901234Z",
             "config": {"Cmd": ["sh"], **self.config},
-            "rootfs": {
-                "type": "layers",
-                "diff_ids": [digest(layer) for layer in self.plain_layers or self.layers],
-            },
+            "rootfs": {"type": "layers", "diff_ids": self.diff_ids},
             "history": [{"created_by": f"step {n}"} for n in range(len(self.layers))],
         }
         return json.dumps(document).encode()
+
+    @property
+    def diff_ids(self) -> list[str]:
+        return [digest(layer) for layer in self.plain_layers or self.layers]
 
     @property
     def id(self) -> str:
@@ -156,13 +157,15 @@ def artifact(kind: str, *contents: tuple[str, bytes]) -> tuple[bytes, list[bytes
     return manifest, [empty, *(data for _, data in contents)]
 
 
-def layout_of(entries: list[dict[str, Any]], blobs: Sequence[bytes]) -> bytes:
+def layout_of(
+    entries: list[dict[str, Any]], blobs: Sequence[bytes], algorithm: str = "sha256"
+) -> bytes:
     """An OCI layout with these entries in its index."""
     return tar_of(
         member("oci-layout", b'{"imageLayoutVersion":"1.0.0"}'),
         member("index.json", json.dumps({"schemaVersion": 2, "manifests": entries}).encode()),
         *(
-            member(f"blobs/sha256/{digest(blob)[7:]}", blob)
+            member(f"blobs/{algorithm}/{hashlib.new(algorithm, blob).hexdigest()}", blob)
             for blob in {digest(blob): blob for blob in blobs}.values()
         ),
     )
@@ -194,12 +197,16 @@ class Users:
 
     containers: dict[str, list[tuple[str, bool]]] = field(default_factory=dict)
     layers: list[str] = field(default_factory=list)
+    mounted: dict[str, str] = field(default_factory=dict)
 
     def containers_using(self, image_id: str) -> list[tuple[str, bool]]:
         return self.containers.get(image_id, [])
 
     def layers_in_use(self) -> list[str]:
         return self.layers
+
+    def layers_mounted(self) -> dict[str, str]:
+        return self.mounted
 
 
 class Lab:

@@ -1,4 +1,4 @@
-"""The X-Registry-Auth header: credentials for the registry that a request is about."""
+"""The headers that carry credentials: for one registry (`X-Registry-Auth`), or for all."""
 
 import base64
 import binascii
@@ -10,14 +10,23 @@ from teu.errors import InvalidParameter
 
 
 def registry_auth(call: Call) -> dict[str, Any] | None:
-    """`X-Registry-Auth`: base64url of JSON. Raises: InvalidParameter."""
-    raw = call.request.headers.get("X-Registry-Auth", "")
+    """`X-Registry-Auth`: base64url of JSON, one login. Raises: InvalidParameter."""
+    return _header_table(call, "X-Registry-Auth")
+
+
+def registry_logins(call: Call) -> dict[str, Any]:
+    """`X-Registry-Config`: base64url of JSON, logins by registry. Raises: InvalidParameter."""
+    return _header_table(call, "X-Registry-Config") or {}
+
+
+def _header_table(call: Call, name: str) -> dict[str, Any] | None:
+    raw = call.request.headers.get(name, "")
     if not raw:
         return None
     try:
         decoded = json.loads(base64.urlsafe_b64decode(raw + "=" * (-len(raw) % 4)))
     except (binascii.Error, ValueError) as error:
-        raise InvalidParameter(f"invalid X-Registry-Auth header: {error}") from None
+        raise InvalidParameter(f"invalid {name} header: {error}") from None
     if not isinstance(decoded, dict):
-        raise InvalidParameter("invalid X-Registry-Auth header: not a JSON object")
+        raise InvalidParameter(f"invalid {name} header: not a JSON object")
     return decoded

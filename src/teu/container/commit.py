@@ -1,6 +1,8 @@
 """A container's file system as an image, or as a tar stream."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
 
 from teu.container.container import Container
 from teu.container.lifecycle import Lifecycle
@@ -9,6 +11,9 @@ from teu.container.services import Services
 from teu.model.config import ContainerConfig
 from teu.model.container import Status
 from teu.model.image import Image
+from teu.sys.bytepipe import FromThread
+from teu.sys.ownthread import run_apart
+from teu.sys.pack import pack_tree
 
 
 class Committer:
@@ -34,7 +39,7 @@ class Committer:
         """
         paused = pause and container.record.status is Status.RUNNING
         if paused:
-            await self._lifecycle.pause(container)
+            await self._lifecycle.pause_for_now(container)
         try:
             image = await self._services.images.commit(
                 self._services.paths.home(container.id) / "upper",
@@ -46,18 +51,33 @@ class Committer:
                 comment=comment,
                 changes=changes,
             )
+            facts = {"comment": comment, "imageID": image.id, "imageRef": ""}
+            if image.repo_tags:
+                facts["imageRef"] = image.repo_tags[0]
+            self._services.containers.tell(container, "commit", lasting=True, **facts)
         finally:
-            if paused and container.record.status is Status.PAUSED:
-                await self._lifecycle.unpause(container)
-        self._services.containers.tell(container, "commit", imageID=image.id, imageRef=name)
+            if paused:
+                await self._lifecycle.end_pause_for_now(container)
         return image
 
-    async def export(self, container: Container) -> AsyncIterator[bytes]:
+    async def export(self, container: Container) -> AsyncGenerator[bytes, None]:
         """The whole file system as a tar stream (mount points appear empty)."""
         async with self._rootfs.mounted(container) as rootfs:
-            async for chunk in self._services.images.archive_tree(rootfs):
-                yield chunk
+            async for piece in packed_tree(rootfs):
+                yield piece
         self._services.containers.tell(container, "export")
+
+
+async def packed_tree(root: Path) -> AsyncGenerator[bytes, None]:
+    """A directory's content as a tar stream, made in a thread of its own."""
+    with FromThread() as pipe:
+        work = run_apart(lambda: pipe.drain_from(lambda: pack_tree(root)), "export")
+        try:
+            async for piece in pipe:
+                yield piece
+        finally:
+            pipe.close()
+            await asyncio.wait({work})
 
 
 def merged(config: ContainerConfig, override: ContainerConfig) -> ContainerConfig:

@@ -6,14 +6,17 @@ follows it in the same step cannot be overtaken.
 
 import logging
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 from teu import ids
 from teu.container.container import Container
+from teu.container.state import is_active
 from teu.errors import Conflict, InvalidParameter, NotFound
 from teu.events import EventBus
 from teu.model.container import ContainerRecord, Status
 from teu.store.containers import ContainerStore, NameTaken
 
+_ALLOCATING = "Error when allocating new name: "
 log = logging.getLogger(__name__)
 
 
@@ -24,14 +27,21 @@ class NoSuchContainer(NotFound):
 
 
 class NameInUse(Conflict):
-    def __init__(self, name: str, holder_id: str) -> None:
+    def __init__(self, name: str, holder_id: str, *, before: str = "") -> None:
         super().__init__(
-            f'Conflict. The container name "/{name}" is already in use by container '
+            f'{before}Conflict. The container name "/{name}" is already in use by container '
             f'"{holder_id}". You have to remove (or rename) that container to be able to reuse '
             "that name."
         )
         self.name = name
         self.holder_id = holder_id
+
+
+def _checked_name(name: str) -> str:
+    try:
+        return ids.check_name(name)
+    except InvalidParameter as error:
+        raise InvalidParameter(f"{_ALLOCATING}{error.message}") from None
 
 
 class Containers:
@@ -43,6 +53,7 @@ class Containers:
         self._by_id: dict[str, Container] = {}
         self._by_name: dict[str, Container] = {}
         self.broken: dict[str, str] = {}  # id -> why its record cannot be read
+        self._broken_raw: dict[str, bytes] = {}
 
     def __iter__(self) -> Iterator[Container]:
         return iter(list(self._by_id.values()))
@@ -74,15 +85,35 @@ class Containers:
             return None
 
     def using_image(self, image_id: str) -> list[tuple[str, bool]]:
-        """(container id, runs) of each container made from the image."""
-        return [(c.id, c.running) for c in self if c.record.image_id == image_id]
+        """(container id, runs) of each container made from the image, or with it mounted."""
+        return [
+            (c.id, c.running)
+            for c in self
+            if c.record.image_id == image_id or any(m.image_id == image_id for m in c.record.mounts)
+        ]
 
     def layers_in_use(self) -> set[str]:
         """Chain ids below all containers, whatever became of their images."""
-        return {layer for c in self for layer in c.record.layers}
+        own = {layer for c in self for layer in c.record.layers}
+        return own | {layer for c in self for m in c.record.mounts for layer in m.layers}
+
+    def layers_mounted(self) -> dict[str, str]:
+        """Chain ids below containers that run, start or end, and the id of one of them each."""
+        mounted = [c for c in self if c.record.status not in (Status.CREATED, Status.EXITED)]
+        return {layer: c.id for c in mounted for layer in c.record.layers}
 
     def using_volume(self, name: str) -> list[str]:
-        return [c.id for c in self if any(m.name == name for m in c.record.mounts)]
+        """Ids of the containers that mention it; a record that cannot be read mentions whatever
+        text is in it."""
+        text = f'"{name}"'.encode()
+        broken = [c for c, raw in self._broken_raw.items() if text in raw]
+        return [c.id for c in self if any(m.name == name for m in c.record.mounts)] + broken
+
+    def is_going(self, container_id: str) -> bool:
+        """Whether what a run of the container held is being freed, or already is: it has ended or
+        is being removed."""
+        container = self._by_id.get(container_id)
+        return container is None or not is_active(container.record)
 
     # --- changing ------------------------------------------------------------------------
 
@@ -111,6 +142,11 @@ class Containers:
                 return name
         return f"container_{ids.new_id()[:12]}"
 
+    def together(self) -> AbstractContextManager[None]:
+        """What is saved in the body, of containers and volumes, with the events that tell it, is
+        stored as one: all of it is there after a crash or nothing, for one commit. No await."""
+        return self._store.together()
+
     def save(self, container: Container) -> None:
         self._store.save(container.record)
 
@@ -119,18 +155,18 @@ class Containers:
         record = container.record
         if not new_name or new_name == "/":
             raise InvalidParameter("Neither old nor new names may be empty")
-        name = ids.check_name(new_name)
+        name = _checked_name(new_name)
         old = record.name
         if name == old:
             raise InvalidParameter("Renaming a container with the same name as its current name")
         if (holder := self._by_name.get(name)) is not None:
-            raise NameInUse(name, holder.id)
+            raise NameInUse(name, holder.id, before=_ALLOCATING)
         record.name = name
         try:
             self._store.rename(record)
         except NameTaken as error:
             record.name = old
-            raise NameInUse(name, "a record that cannot be read") from error
+            raise NameInUse(name, "a record that cannot be read", before=_ALLOCATING) from error
         del self._by_name[old]
         self._by_name[name] = container
         self.tell(container, "rename", oldName=f"/{old}")
@@ -157,6 +193,7 @@ class Containers:
                 row.reason,
             )
             self.broken[row.id] = row.reason
+            self._broken_raw[row.id] = row.raw
         return records
 
     # --- telling -------------------------------------------------------------------------
@@ -174,6 +211,13 @@ class Containers:
             {**labels, "image": record.config.image, "name": record.name, **attributes},
             lasting=lasting,
         )
+
+    def tell_detached(self, container: Container, exec_id: str) -> None:
+        """A client typed its detach keys; `exec_id` is empty for the container's own process."""
+        if exec_id:
+            self.tell(container, "exec_detach", execID=exec_id)
+        else:
+            self.tell(container, "detach")
 
     def in_status(self, *statuses: Status) -> list[Container]:
         return [c for c in self if c.record.status in statuses]

@@ -1,5 +1,6 @@
 """From a create request to a stored container: merge with the image, check, resolve, store."""
 
+import contextlib
 import platform
 import re
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from teu import clock, ids
 from teu.container import state
 from teu.container.container import Container
 from teu.container.healthcheck import check_health, merged
-from teu.container.logconfig import check_log
+from teu.container.logdrivers import check_log
 from teu.container.mounts import MountResolver
 from teu.container.rootfs import RootFilesystems
 from teu.container.services import Services
@@ -29,6 +30,7 @@ from teu.model.config import (
 from teu.model.container import ContainerRecord, MountPoint, Status
 from teu.model.image import Image
 from teu.tx import Transaction
+from teu.volume.errors import VolumeInUse
 
 _PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?")
 _RESTART = ("", "no", "always", "on-failure", "unless-stopped")
@@ -54,7 +56,7 @@ class Creator:
     def __init__(self, services: Services, rootfs: RootFilesystems) -> None:
         self._services = services
         self._rootfs = rootfs
-        self._mounts = MountResolver(services.volumes, services.containers)
+        self._mounts = MountResolver(services.volumes, services.containers, services.images)
 
     async def create(self, request: CreateRequest) -> Created:
         """Raises: NoSuchImage, NameInUse, InvalidParameter and others with Docker's texts.
@@ -66,22 +68,25 @@ class Creator:
         with _not_the_image():
             host = self._complete_host(request.host)
             warnings = self._check(host, request)
+            limit_bytes = self._rootfs.check_storage(host.storage_opt or {})
         config = merge_image_config(request.config, image.config.config if image else None)
         name = ids.check_name(request.name) if request.name else services.containers.free_name()
+        with _not_the_image():
+            mounts = self._mounts.plan(config, host)
+        made: list[str] = []
         async with Transaction("create", name) as tx:
-            before = {v.name for v in services.volumes.all()}
-            with _not_the_image():
-                mounts = self._mounts.resolve(config, host, [])
-            tx.on_rollback("volumes", lambda: self._undo_volumes(mounts, before))
-            with _not_the_image():
+            tx.on_rollback("volumes", lambda: self._undo_volumes(made))
+            with _not_the_image(), services.volumes.holding() as hold:
+                await self._mounts.provide(mounts, host.volume_driver, hold, made)
                 record = self._record(name, image, config, host, request, mounts)
-            container = services.containers.add(record)
+                container = services.containers.add(record)
             tx.on_rollback("record", lambda: self._undo_record(container))
-            self._rootfs.create(record.id)
+            self._rootfs.create(record.id, limit_bytes=limit_bytes)
             state.move(record, Status.CREATED)
-            services.containers.save(container)
+            with services.containers.together():
+                services.containers.save(container)
+                services.containers.tell(container, "create")
             tx.commit()
-        services.containers.tell(container, "create")
         services.runtime.foresee_start()
         return Created(container, warnings)
 
@@ -90,9 +95,9 @@ class Creator:
         self._services.containers.begin_removal(container)
         self._services.containers.end_removal(container)
 
-    async def _undo_volumes(self, mounts: list[MountPoint], before: set[str]) -> None:
-        for name in {m.name for m in mounts if m.type == "volume"} - before:
-            if not self._services.containers.using_volume(name):
+    async def _undo_volumes(self, made: list[str]) -> None:
+        for name in made:
+            with contextlib.suppress(VolumeInUse):  # somebody else has found a use for it
                 await self._services.volumes.remove(name, force=True)
 
     def _image(self, request: CreateRequest) -> Image | None:
@@ -149,7 +154,7 @@ class Creator:
         """The host part with the daemon's defaults filled in, as inspect shows it."""
         defaults = self._services.defaults
         log = asked.log_config
-        if not log.type:
+        if log.type in ("", defaults.log.type):
             options = {**(defaults.log.config or {}), **(log.config or {})}
             log = LogConfig(type=defaults.log.type, config=options)
         mode = asked.network_mode
@@ -254,8 +259,6 @@ def check_config(config: ContainerConfig) -> None:
     """What the runtime does not judge. Raises: InvalidParameter."""
     for port in config.exposed_ports or {}:
         check_port(port)
-    if config.stop_timeout is not None and config.stop_timeout < -1:
-        raise InvalidParameter(f"invalid stop timeout: {config.stop_timeout}")
     if config.stop_signal:
         parse_signal(config.stop_signal)
 

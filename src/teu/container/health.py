@@ -20,6 +20,7 @@ import msgspec
 from teu import clock, ids
 from teu.container import healthcheck
 from teu.container.container import Container
+from teu.container.exec import shown_line
 from teu.container.healthcheck import HealthCheck
 from teu.container.probeoutput import ProbeOutput
 from teu.container.services import Services
@@ -31,8 +32,9 @@ from teu.runtime.shim import ExecProcess, ExecSpec, Shim
 from teu.sys import pidfd
 from teu.tasks import TaskOwner
 
-PARALLEL_STARTS = 16
+PARALLEL_STARTS = 32
 SAVE_INTERVAL_S = 10.0
+START_LIMIT_S = 30.0
 OUTPUT_LIMIT_S = 1.0
 KILL_LIMIT_S = 10.0
 _PROBE = "probe-"
@@ -93,12 +95,19 @@ class HealthMonitor:
         """One run of the check. Raises: EngineError. Cancel: the probe's processes are killed."""
         exec_id = ids.new_id()
         start_ns = clock.now_ns()
-        line = " ".join(check.command)
+        line = shown_line(check.command)
         self._tell(container, exec_id, f"exec_create: {line}")
         output = ProbeOutput(healthcheck.OUTPUT_BYTES)
         try:
-            spec = ExecSpec(id=_PROBE + exec_id, process=process, tty=False, open_stdin=False)
-            running = await self._start(container, shim, spec, output, line)
+            spec = ExecSpec(
+                id=_PROBE + exec_id,
+                process=process,
+                tty=False,
+                open_stdin=False,
+                timeout_s=START_LIMIT_S,
+            )
+            self._tell(container, exec_id, f"exec_start: {line}")
+            running = await self._start(container, shim, spec, output)
             code = await self._wait(container, running, check.timeout_s)
             await output.ended(OUTPUT_LIMIT_S)
         finally:
@@ -111,7 +120,7 @@ class HealthMonitor:
         return HealthResult(start_ns=start_ns, end_ns=clock.now_ns(), exit_code=code, output=text)
 
     async def _start(
-        self, container: Container, shim: Shim, spec: ExecSpec, output: ProbeOutput, line: str
+        self, container: Container, shim: Shim, spec: ExecSpec, output: ProbeOutput
     ) -> ExecProcess:
         """Cancel: the shim starts it nevertheless, so it is killed once it runs."""
 
@@ -120,9 +129,7 @@ class HealthMonitor:
         async def start() -> ExecProcess:
             async with self._starts:
                 on_exit = partial(self._died, container, exec_id)
-                running = await shim.exec(spec, [output.client()], on_exit=on_exit)
-                self._tell(container, exec_id, f"exec_start: {line}")
-                return running
+                return await shim.exec(spec, [output.client()], on_exit=on_exit)
 
         starting = self._tasks.spawn(start(), f"probe of {container.id[:12]}")
         try:
@@ -183,16 +190,19 @@ class HealthMonitor:
         if before is None or record.status is not Status.RUNNING:
             return False
         after = record.health = healthcheck.judge(before, check, result, record.started_ns)
-        if (after.status, after.failing_streak) == (before.status, before.failing_streak):
+        changed = after.status != before.status
+        counts = after.failing_streak != before.failing_streak
+        if not changed and (not counts or after.failing_streak > check.retries):
             return False
-        self._services.containers.save(container)
-        if after.status != before.status:
-            self._services.containers.tell(container, f"health_status: {after.status}")
-            if after.status == healthcheck.UNHEALTHY and check.on_failure != "none":
-                log.info("container %s is unhealthy: %s", container.id[:12], check.on_failure)
-                self._services.tasks.start(
-                    self.act(container, check.on_failure), f"unhealthy {container.id[:12]}"
-                )
+        with self._services.containers.together():
+            self._services.containers.save(container)
+            if changed:
+                self._services.containers.tell(container, f"health_status: {after.status}")
+        if changed and after.status == healthcheck.UNHEALTHY and check.on_failure != "none":
+            log.info("container %s is unhealthy: %s", container.id[:12], check.on_failure)
+            self._services.tasks.start(
+                self.act(container, check.on_failure), f"unhealthy {container.id[:12]}"
+            )
         return True
 
     def save(self, container: Container) -> None:

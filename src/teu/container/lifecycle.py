@@ -12,9 +12,10 @@ from functools import partial
 
 from teu.container import state
 from teu.container.container import Container, Outcome
-from teu.container.exits import REMOVE, REMOVE_VOLUMES, RESTART, Exits
+from teu.container.exits import REMOVE, REMOVE_VOLUMES, RESTART, UNPAUSE, Exits
 from teu.container.health import HealthMonitor
 from teu.container.mounts import make_sources
+from teu.container.plugevents import PlugEvents
 from teu.container.removal import RemovalInProgress, Remover
 from teu.container.services import Services
 from teu.container.setup import Setup
@@ -45,14 +46,21 @@ class Lifecycle:
         exits: Exits,
         remover: Remover,
         health: HealthMonitor,
+        plugs: PlugEvents,
     ) -> None:
         self._services = services
         self._setup = setup
         self._exits = exits
         self._remover = remover
         self._health = health
+        self._plugs = plugs
         exits.start = self.start_locked
         health.act = self.act_on_failure
+
+    def close(self) -> None:
+        """The daemon stops: restarts that are waited for are the next daemon's."""
+        for container in self._services.containers:
+            self._cancel_restart(container)
 
     # --- start ---------------------------------------------------------------------------
 
@@ -64,12 +72,10 @@ class Lifecycle:
                 raise Conflict("cannot start a paused container, try unpause instead")
             if container.running:
                 raise NotModified(f"container {container.id} is already running")
-            if record.status in (Status.REMOVING, Status.DEAD):
-                raise Conflict("container is marked for removal and cannot be started")
+            self._refuse_if_going(container)
             self._cancel_restart(container)
             record.stopped_by_user = False
-            record.restart_count = 0
-            container.fast_failures = 0
+            record.restart_count = record.short_runs = 0
             await self.start_locked(container)
 
     async def start_locked(self, container: Container) -> None:
@@ -98,11 +104,13 @@ class Lifecycle:
                     launch,
                     container.take_pending(),
                     on_exit=partial(self._exits.exited, container),
+                    on_detached=partial(self._services.containers.tell_detached, container),
                 )
                 tx.commit()
         except BaseException as error:
             self._start_failed(container, previous, error)
             raise
+        self._setup.finish(container)
         self._started(container, shim)
 
     def _started(self, container: Container, shim: Shim) -> None:
@@ -114,8 +122,11 @@ class Lifecycle:
         record.exit_code = 0
         container.shim = shim
         self._health.begin(container)
-        self._services.containers.save(container)
-        self._services.containers.tell(container, "start")
+        containers = self._services.containers
+        with containers.together():
+            containers.save(container)
+            self._plugs.started(container)
+            containers.tell(container, "start")
 
     def _start_failed(self, container: Container, previous: Status, error: BaseException) -> None:
         record = container.record
@@ -127,6 +138,13 @@ class Lifecycle:
         self._setup.close_clients(container)
         if record.host.auto_remove:
             self._remover.remove_exited(container)
+
+    @staticmethod
+    def _refuse_if_going(container: Container) -> None:
+        record = container.record
+        going = record.intent in (REMOVE, REMOVE_VOLUMES)
+        if going or record.status in (Status.REMOVING, Status.DEAD):
+            raise Conflict("container is marked for removal and cannot be started")
 
     @staticmethod
     def _cancel_restart(container: Container) -> None:
@@ -212,9 +230,9 @@ class Lifecycle:
             self._services.containers.tell(container, "kill", signal=str(number))
 
     async def kill(self, container: Container, signal_name: str = "") -> None:
-        """Sends a signal (KILL by default) and returns without waiting for an exit.
+        """Sends a signal (KILL by default). After KILL it waits for the exit, as Docker does.
 
-        Raises: Conflict when it does not run, InvalidParameter.
+        Raises: Conflict when it does not run, InvalidParameter, DeadlineExceeded.
         """
         number = parse_signal(signal_name or "SIGKILL")
         if container.record.status is Status.RESTARTING:
@@ -227,14 +245,16 @@ class Lifecycle:
         stop_signal = parse_signal(container.record.config.stop_signal or "SIGTERM")
         if number in (signal.SIGKILL, stop_signal):
             self._mark_stopped(container)
-        self._signal(container, number)
         if number == signal.SIGKILL:
-            await self._wake_paused(container)
+            await self._kill_and_wait(container, container.next_exit())
+        else:
+            self._signal(container, number)
 
     async def restart(
         self, container: Container, *, timeout_s: int | None = None, signal_name: str = ""
     ) -> None:
         """stop (if it runs) and start; a container with `--rm` is not removed in between."""
+        self._refuse_if_going(container)
         self._intend(container, RESTART)
         try:
             if state.is_active(container.record):
@@ -242,7 +262,8 @@ class Lifecycle:
                     await self.stop(container, timeout_s=timeout_s, signal_name=signal_name)
             await self.start(container)
         finally:
-            self._intend(container, "")
+            if container.record.intent == RESTART:  # a removal may have come meanwhile
+                self._intend(container, "")
         self._services.containers.tell(container, "restart")
 
     async def act_on_failure(self, container: Container, action: str) -> None:
@@ -268,6 +289,21 @@ class Lifecycle:
             self._health.suspend(container)
             self._moved(container, Status.PAUSED, "pause")
 
+    async def pause_for_now(self, container: Container) -> None:
+        """`pause` for the time of another change: a crash in between ends it."""
+        self._intend(container, UNPAUSE)
+        try:
+            await self.pause(container)
+        except BaseException:
+            self._intend(container, "")
+            raise
+
+    async def end_pause_for_now(self, container: Container) -> None:
+        if container.record.status is Status.PAUSED:
+            await self.unpause(container)
+        if container.record.intent == UNPAUSE:
+            self._intend(container, "")
+
     async def unpause(self, container: Container) -> None:
         async with container.lock:
             if container.record.status is not Status.PAUSED:
@@ -280,11 +316,16 @@ class Lifecycle:
         if not container.running:  # it ended meanwhile: that is recorded already
             return
         state.move(container.record, status)
-        self._services.containers.save(container)
-        self._services.containers.tell(container, action)
+        with self._services.containers.together():
+            self._services.containers.save(container)
+            self._services.containers.tell(container, action)
 
     @staticmethod
     def _must_run(container: Container) -> None:
+        if container.record.status is Status.RESTARTING:
+            raise Conflict(
+                f"Container {container.id} is restarting, wait until the container is running"
+            )
         if not container.running:
             raise Conflict(f"container {container.id} is not running")
 
@@ -309,19 +350,28 @@ class Lifecycle:
             raise RemovalInProgress(container.id)
         if state.is_active(record) and not force:
             self._refuse_removal(container)
-        if state.is_active(record):
+        while not await self._remove_ended(container, volumes or record.host.auto_remove):
+            if not force:
+                self._refuse_removal(container)
             self._intend(container, REMOVE_VOLUMES if volumes else REMOVE)
             try:
                 await self._end_for_removal(container)
             except BaseException:
                 self._intend(container, "")
                 raise
+
+    async def _remove_ended(self, container: Container, volumes: bool) -> bool:
+        """False if it runs, perhaps because a start was under way; no other begins after an intent
+        to remove it."""
+        if state.is_active(container.record):
+            return False
         async with container.lock:
             if _is_going(container):  # `--rm`, or another client was faster
-                return
-            if state.is_active(record):
-                self._refuse_removal(container)
-            self._remover.remove_exited(container, volumes=volumes or record.host.auto_remove)
+                return True
+            if state.is_active(container.record):
+                return False
+            self._remover.remove_exited(container, volumes=volumes)
+        return True
 
     def _intend(self, container: Container, intent: str) -> None:
         """Saved before the first step, so that recovery brings it to its end after a crash."""

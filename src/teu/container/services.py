@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from teu.container.containers import Containers
+from teu.events import EventBus
 from teu.image.service import ImageService
 from teu.model.config import LogConfig
+from teu.network.files import EtcFiles
 from teu.network.service import NetworkService
 from teu.runtime.service import RuntimeService
 from teu.runtime.shim import ShimService
@@ -50,7 +52,9 @@ class Services:
     containers: Containers
     images: ImageService
     networks: NetworkService
+    etc: EtcFiles
     volumes: VolumeService
     runtime: RuntimeService
     shims: ShimService
     tasks: TaskOwner
+    events: EventBus

@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from teu.container import state
 from teu.container.container import Container, Outcome
+from teu.container.logtarget import has_log
 from teu.container.services import Services
 from teu.errors import Conflict, InvalidParameter, NotImplementedYet
 from teu.model.container import Status
@@ -112,7 +113,7 @@ class Streams:
     @staticmethod
     def check_readable(container: Container) -> None:
         """Raises: NotImplementedYet with Docker's text for a driver without reading."""
-        if container.record.host.log_config.type == "none":
+        if not has_log(container.record):
             raise NotImplementedYet("configured logging driver does not support reading")
 
     async def resize(self, container: Container, height: int, width: int) -> None:
@@ -120,6 +121,7 @@ class Streams:
         if container.shim is None:
             raise Conflict(f"container {container.id} is not running")
         await container.shim.resize(height, width)
+        self._services.containers.tell(container, "resize", height=str(height), width=str(width))
 
     def wait(self, container: Container, condition: str) -> asyncio.Future[Outcome]:
         """A future of the outcome: `not-running` (default), `next-exit` or `removed`.

@@ -83,6 +83,7 @@ class DaemonConfig(Struct, frozen=True, kw_only=True):
     default_ipc_mode: str = "private"  # private, shareable
     default_cgroupns_mode: str = ""  # private, host; empty: private on cgroup v2, host on v1
     cgroup_parent: str = ""
+    cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")  # the last wins
     init: bool = False
     init_path: str = ""  # empty: tini or catatonit, wherever the distribution puts it
     no_new_privileges: bool = False
@@ -96,6 +97,7 @@ class DaemonConfig(Struct, frozen=True, kw_only=True):
     bridge: str = ""  # an existing bridge to use, or `none`; empty: our own
     bip: str = ""  # address/prefix of the default bridge; empty: from the pools
     fixed_cidr: str = ""
+    builder: int = 20_000_000_000  # bytes of build cache; 0: no limit
     default_address_pools: tuple[AddressPool, ...] = ()  # empty: the built-in ones
     mtu: int = 0  # 0: the driver decides
     icc: bool = True

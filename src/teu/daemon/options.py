@@ -117,6 +117,10 @@ CONTAINERS = (
         'Default mode for containers cgroup namespace ("host" | "private")',
     ),
     Option("cgroup-parent", kinds.TEXT, "Set parent cgroup for all containers"),
+    Option(
+        "cdi-spec-dirs", kinds.TEXTS, "Directories with CDI specification files", "cdi-spec-dir",
+        reloads=True,
+    ),
     Option("init", kinds.BOOL, "Run an init in containers that forwards signals and reaps"),
     Option("init-path", kinds.PATH, "Path to the init binary (tini, catatonit)"),
     Option("no-new-privileges", kinds.BOOL, "Set no-new-privileges by default for new containers"),
@@ -176,6 +180,7 @@ REGISTRIES = (
     ),
     Option("http-proxy", kinds.TEXT, "HTTP proxy URL to use for outgoing traffic"),
     Option("https-proxy", kinds.TEXT, "HTTPS proxy URL to use for outgoing traffic"),
+    Option("builder", kinds.BUILDER, "Limit of the build cache", flag=""),
     Option("no-proxy", kinds.TEXT, "Comma-separated hosts for which the proxy is skipped"),
 )  # fmt: skip
 
@@ -189,7 +194,6 @@ WITHOUT_EFFECT = (
     _ignored("ip6tables", "nftables rules cover both families", kinds.BOOL),
     _ignored("experimental", "there are no experimental features", kinds.BOOL),
     _ignored("features", "every feature is always on, or not served", kinds.ANY, "feature"),
-    _ignored("builder", "the builder keeps no cache of its own to limit", kinds.ANY, ""),
     _ignored("min-api-version", "every API version from 1.24 on is served", flag=""),
     _ignored("raw-logs", "log lines are never coloured", kinds.BOOL),
     _ignored("containerd", _CONTAINERD),
@@ -200,7 +204,6 @@ WITHOUT_EFFECT = (
     _ignored("swarm-default-advertise-addr", _SWARM),
     _ignored("swarm-raft-heartbeat-tick", _SWARM, flag=""),
     _ignored("swarm-raft-election-tick", _SWARM, flag=""),
-    _ignored("cdi-spec-dirs", "CDI devices are not served", flag="cdi-spec-dir"),
     _ignored("default-init", "use init-path", flag=""),
     _ignored("resolv-conf", "the host's own resolver configuration is read", flag=""),
     _ignored("deprecated-key-path", "manifests are no longer signed", flag=""),

@@ -1,5 +1,9 @@
 """From the daemon's configuration to what each part is told."""
 
+import json
+import platform
+from pathlib import Path
+
 from teu.daemon.config import DaemonConfig
 from teu.model.reference import DEFAULT_DOMAIN
 from teu.network.config import NetworkConfig
@@ -20,6 +24,7 @@ def runtime_config(config: DaemonConfig) -> RuntimeConfig:
         ipc_mode=config.default_ipc_mode,
         cgroupns_mode=config.default_cgroupns_mode,
         no_new_privileges=config.no_new_privileges,
+        cdi_spec_dirs=tuple(Path(directory) for directory in config.cdi_spec_dirs if directory),
         seccomp_profile="" if config.seccomp_profile == "builtin" else config.seccomp_profile,
     )
 
@@ -60,3 +65,25 @@ def mirrors(config: DaemonConfig) -> dict[str, list[str]]:
         host, equals, url = entry.rpartition("=")
         found.setdefault(host if equals else DEFAULT_DOMAIN, []).append(url)
     return found
+
+
+def reload_facts(config: DaemonConfig) -> dict[str, str]:
+    """What the event of a reload says, in Docker's words."""
+    values: dict[str, object] = {
+        "debug": config.debug,
+        "default-cgroupns-mode": config.default_cgroupns_mode,
+        "default-ipc-mode": config.default_ipc_mode,
+        "default-runtime": config.default_runtime,
+        "default-shm-size": config.default_shm_size_bytes,
+        "insecure-registries": config.insecure_registries,
+        "labels": config.labels,
+        "live-restore": True,
+        "max-concurrent-downloads": config.max_concurrent_downloads,
+        "max-concurrent-uploads": config.max_concurrent_uploads,
+        "max-download-attempts": config.max_download_attempts,
+        "registry-mirrors": config.registry_mirrors,
+        "shutdown-timeout": config.shutdown_timeout_s,
+    }
+    facts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}
+    runtimes = " ".join(f"{name}:{entry.path}" for name, entry in config.runtimes.items())
+    return {"name": platform.node(), "runtimes": runtimes, **facts}

@@ -13,17 +13,14 @@ from teu.clock import now_ns
 from teu.content.blobs import BlobStore
 from teu.errors import EngineError
 from teu.image import helloworld, removal, views
+from teu.image.bootstrap import Bootstrapper, Plan
+from teu.image.cachetransfer import CacheTransfer
 from teu.image.catalog import Catalog
+from teu.image.checking import Checker
 from teu.image.download import Downloader, Registry
-from teu.image.filters import (
-    Filters,
-    check_names,
-    flag,
-    matches_reference,
-    reference_patterns,
-    tests,
-)
+from teu.image.filters import Filters
 from teu.image.layers import LayerFiles
+from teu.image.listing import ImageList
 from teu.image.loading import Loader
 from teu.image.making import Made, Maker
 from teu.image.manifests import Manifests
@@ -32,38 +29,55 @@ from teu.image.progress import Progress
 from teu.image.pulling import Puller
 from teu.image.pushing import Pusher
 from teu.image.removal import ImageUsers, Removed, Remover
+from teu.image.repairing import Logins, Repairer
 from teu.image.saving import SavedImage, Saver, choose_images
 from teu.image.stock import Stock
 from teu.image.variants import NotAnImage, variant_for
+from teu.image.workshop import Workshop
 from teu.model.config import ContainerConfig
 from teu.model.image import Image
 from teu.model.reference import Reference
 from teu.model.registry import RegistryUnreachable
 from teu.store.db import Database
 from teu.store.images import ImageStore
-from teu.sys.bytepipe import FromThread
-from teu.sys.pack import Skip, pack_tree
+from teu.sys.pack import pack_tree
 
-_LIST_FILTERS = ("dangling", "label", "label!", "before", "since", "reference", "until")
+Tell = Callable[[str, str, dict[str, str]], None]
 
 
 class ImageService:
-    """One per data root. Loop's thread; `start` first, `close` last."""
+    """One per data root. Loop's thread; `start` first, `close` last.
+
+    `tell(action, image id, attributes)` hears of every change.
+    """
 
     def __init__(
-        self, db: Database, data_root: Path, registry: Registry, users: ImageUsers
+        self,
+        db: Database,
+        data_root: Path,
+        registry: Registry,
+        users: ImageUsers,
+        tell: Tell = lambda action, image_id, attributes: None,
     ) -> None:
         self._users = users
+        self._tell = tell
         self._registry = registry
         self._blobs = BlobStore(data_root / "content")
         self._layers = LayerFiles(data_root / "layers")
         self._catalog = Catalog(ImageStore(db), self._blobs, self._layers)
         self._stock = Stock(self._catalog, self._blobs, self._layers)
-        self._puller = Puller(self._stock, Downloader(self._stock, registry))
+        self._downloader = Downloader(self._stock, registry)
+        self._puller = Puller(self._stock, self._downloader)
         self._pusher = Pusher(self._stock, registry)
         self._maker = Maker(self._stock)
         self._remover = Remover(self._catalog, users)
+        self.workshop = Workshop(self._stock)
+        self.caches = CacheTransfer(self._stock, self._downloader)
         self._manifests = Manifests(self._catalog, self._blobs, users)
+        self._list = ImageList(self._catalog, self._manifests, users)
+        self._bootstrapper = Bootstrapper(
+            data_root / "bootstrap", self.import_image, self.archive_tree
+        )
 
     async def start(self) -> None:
         """Reads all records and removes what a crash left half done. Layers that nobody uses any
@@ -72,6 +86,7 @@ class ImageService:
         known = {row.directory for row in self._catalog.layers().values()}
         await self._stock.in_thread(self._layers.clean, known)
         await self._stock.in_thread(self._blobs.clean)
+        await self._stock.in_thread(self._bootstrapper.clean)
 
     async def close(self) -> None:
         """Waits for file work under way; closes connections to registries."""
@@ -100,6 +115,10 @@ class ImageService:
     def get(self, image_id: str) -> Image:
         """By full id. Raises: NoSuchImage."""
         return self._catalog.get(image_id)
+
+    def config_data(self, image_id: str) -> bytes:
+        """The config of an image, byte for byte. Raises: DataLoss."""
+        return self._blobs.read(image_id)
 
     def find(self, image_id: str) -> Image | None:
         """By full id."""
@@ -131,6 +150,10 @@ class ImageService:
     def count(self) -> int:
         return len(self._catalog.all())
 
+    def layers_of_images(self) -> set[str]:
+        """Chain ids of all layers that an image has."""
+        return {chain_id for image in self._catalog.all() for chain_id in image.chain_ids}
+
     def layers_size(self) -> int:
         """Bytes of all layers, each once."""
         return sum(row.size_bytes for row in list(self._catalog.layers().values()))
@@ -141,45 +164,13 @@ class ImageService:
         *,
         all_: bool = False,
         shared_size: bool = False,
-        manifests: bool = False,
     ) -> list[dict[str, Any]]:
-        """Rows for `GET /images/json`, newest first. `shared_size` also counts containers.
-        `all_` also has steps on the way to other images, and other platforms of a name.
+        """See ImageList."""
+        return self._list.rows(filters, all_=all_, shared_size=shared_size)
 
-        Raises: InvalidParameter (unknown filter), NoSuchImage (before, since).
-        """
-        check_names(filters, _LIST_FILTERS)
-        dangling = flag(filters, "dangling")
-        passes = tests(filters, self._catalog)
-        patterns = reference_patterns(filters)
-        images = self._catalog.all()
-        parents = {image.record.parent_id for image in images}
-        uses = _layer_uses(images) if shared_size else {}
-        rows = []
-        for image in sorted(images, key=lambda i: i.created_ns, reverse=True):
-            if not all_ and (image.is_variant or _is_step(image, parents)):
-                continue
-            if dangling is not None and dangling != (not image.repo_tags):
-                continue
-            if not all(test(image) for test in passes):
-                continue
-            row = self._row(image, uses) if shared_size else views.summary(image)
-            if patterns and not _narrow(row, patterns):
-                continue
-            if manifests:
-                row["Manifests"] = self._manifests.of(image)
-                row["Descriptor"] = self._manifests.descriptor(image)
-            rows.append(row)
-        return rows
-
-    def _row(self, image: Image, uses: Mapping[str, int]) -> dict[str, Any]:
-        layers = self._catalog.layers()
-        shared = (layers.get(chain_id) for chain_id in image.chain_ids if uses[chain_id] > 1)
-        return views.summary(
-            image,
-            shared_bytes=sum(row.size_bytes for row in shared if row is not None),
-            containers=len(self._users.containers_using(image.id)),
-        )
+    async def add_manifests(self, rows: list[dict[str, Any]]) -> None:
+        """See ImageList."""
+        await self._list.add_manifests(rows)
 
     def inspect(self, ref: str, *, platform: str = "", manifests: bool = False) -> dict[str, Any]:
         """`GET /images/{name}/json`. Raises: NoSuchImage, NoSuchVariant."""
@@ -254,7 +245,10 @@ class ImageService:
         Crash: nothing of an unfinished image is seen at the next start.
         """
         async with self._tidy():
-            return await Loader(self._stock, progress, platform).run(stream)
+            images = await Loader(self._stock, progress, platform).run(stream)
+        for image in images:
+            self._tell_of("load", image)
+        return images
 
     async def import_image(
         self,
@@ -270,9 +264,17 @@ class ImageService:
         Raises: InvalidReference, InvalidParameter (changes, platform), InvalidArchive.
         """
         async with self._tidy():
-            return await self._maker.import_image(
+            image = await self._maker.import_image(
                 stream, name=name, changes=changes, message=message, platform=platform
             )
+        self._tell_names(image, name)
+        self._tell_of("import", image)
+        return image
+
+    async def bootstrap(self, plan: Plan, progress: Progress) -> Image:
+        """A base image out of the host's package mirror. Raises: InvalidParameter,
+        SystemFailure."""
+        return await self._bootstrapper.run(plan, progress)
 
     async def commit(
         self,
@@ -302,9 +304,11 @@ class ImageService:
             container_config=config,
         )
         async with self._tidy():
-            return await self._maker.commit(
+            image = await self._maker.commit(
                 upper, parent=parent, made=made, name=name, changes=changes
             )
+        self._tell_names(image, name)
+        return image
 
     async def push(
         self,
@@ -343,23 +347,15 @@ class ImageService:
         chain = [chain_id for image in every for chain_id in image.chain_ids]
         blobs = [digest for image in every for digest in self._catalog.blobs_of(image.id)]
         with self._stock.keeping(chain), self._blobs.lease(blobs):
-            async for piece in self._from_thread(saver.pieces):
+            async for piece in self._stock.from_thread(saver.pieces):
                 yield piece
+        for saved in images:
+            self._tell_of("save", saved.variants[0])
 
-    async def archive_tree(self, root: Path, *, skip: Skip | None = None) -> AsyncIterator[bytes]:
-        """A whole directory tree as a tar (`export`). Raises: SystemFailure."""
-        async for piece in self._from_thread(lambda: pack_tree(root, skip=skip)):
+    async def archive_tree(self, root: Path) -> AsyncIterator[bytes]:
+        """A whole directory tree as a tar. Raises: SystemFailure."""
+        async for piece in self._stock.from_thread(lambda: pack_tree(root)):
             yield piece
-
-    async def _from_thread(self, pieces: Callable[[], Iterable[bytes]]) -> AsyncIterator[bytes]:
-        with FromThread() as pipe:
-            working = self._stock.start(pipe.drain_from, pieces)
-            try:
-                async for piece in pipe:
-                    yield piece
-            finally:
-                pipe.close()
-                await working
 
     # --- names and removal --------------------------------------------------------------
 
@@ -370,7 +366,9 @@ class ImageService:
         if name.digest:
             raise removal.DigestTag(target)
         self._catalog.tag(image, name.with_default_tag(), now_ns(), like=ref)
-        return self._catalog.get(image.id)
+        image = self._catalog.get(image.id)
+        self._tell_of("tag", image, name.with_default_tag().familiar)
+        return image
 
     async def remove(
         self,
@@ -394,19 +392,49 @@ class ImageService:
 
     async def prune(self, filters: Filters) -> tuple[list[dict[str, str]], int]:
         """What was removed, and the bytes freed. Raises: InvalidParameter."""
-        return self._take_away(self._remover.prune(filters))
+        records, freed = self._take_away(self._remover.prune(filters))
+        self._tell("prune", "", {"reclaimed": str(freed)})
+        return records, freed
 
     def _take_away(self, removed: Removed) -> tuple[list[dict[str, str]], int]:
         before = dict(self._catalog.layers())
         freed = self.collect()
         after = self._catalog.layers()
         gone = [c for c in dict.fromkeys(removed.chain_ids) if c in before and c not in after]
+        for action, image in removed.events:
+            self._tell_of(action, image)
         return removed.records + [{"Deleted": chain_id} for chain_id in gone], freed
+
+    def _tell_names(self, image: Image, name: str) -> None:
+        if name:
+            self._tell_of("tag", image, Reference.parse(name).with_default_tag().familiar)
+
+    def _tell_of(self, action: str, image: Image, name: str = "") -> None:
+        """As Docker does: with the image's labels, named by its id where no name is given."""
+        labels = image.config.config.labels or {}
+        self._tell(action, image.id, {**labels, "name": name or image.id})
 
     def collect(self) -> int:
         """Removes layers and blobs that nothing needs any more; the bytes freed. Call it once
         the containers are known after a start."""
         return self._stock.collect(self._users.layers_in_use())
+
+    async def check(
+        self, progress: Progress, *, repair: bool = False, logins: Logins | None = None
+    ) -> None:
+        """Looks at all content; `progress` also gets each problem and, last, the sums, as `aux`.
+        Repairs from registries, with these logins.
+
+        Cancel and crash: what was repaired stays so.
+        """
+        users = self._users
+        checker = Checker(self._stock, set(users.layers_in_use()), progress)
+        repairer = Repairer(self._stock, self._downloader, users.layers_mounted, logins or {})
+        async for problem in checker.problems():
+            if repair:
+                await repairer.repair(problem, progress)
+            progress({"aux": problem.shape()})
+        progress({"aux": {"Checked": checker.checked.shape()}})
 
     def _tidy(self) -> "_Tidy":
         return _Tidy(self)
@@ -424,23 +452,3 @@ class _Tidy:
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None:
             self._service.collect()
-
-
-def _layer_uses(images: Iterable[Image]) -> dict[str, int]:
-    uses: dict[str, int] = {}
-    for image in images:
-        for chain_id in image.chain_ids:
-            uses[chain_id] = uses.get(chain_id, 0) + 1
-    return uses
-
-
-def _is_step(image: Image, parents: set[str]) -> bool:
-    """Nothing but a step on the way to another image."""
-    return image.id in parents and not image.repo_tags and not image.repo_digests
-
-
-def _narrow(row: dict[str, Any], patterns: Sequence[Any]) -> bool:
-    """Leaves only the names that match; False when none does."""
-    row["RepoTags"] = [name for name in row["RepoTags"] if matches_reference(name, patterns)]
-    row["RepoDigests"] = [name for name in row["RepoDigests"] if matches_reference(name, patterns)]
-    return bool(row["RepoTags"] or row["RepoDigests"])

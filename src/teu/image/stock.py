@@ -10,20 +10,21 @@ leaves layers that no image uses; `collect` removes them, as it does after a fai
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from teu.clock import now_ns
 from teu.content.blobs import BlobStore, digest_of
-from teu.errors import DataLoss
+from teu.errors import Conflict, DataLoss
 from teu.image.catalog import Catalog
 from teu.image.inflight import finished
 from teu.image.layers import LayerFiles, StagedLayer
 from teu.model.image import Image, ImageConfig, ImageRecord, artifact_config, chain_ids
 from teu.model.reference import Reference
 from teu.store.images import LayerRow
+from teu.sys.bytepipe import FromThread
 from teu.tasks import TaskOwner
 from teu.tx import Transaction
 
@@ -63,6 +64,17 @@ class Stock:
         except asyncio.CancelledError:
             await finished(future)
             raise
+
+    async def from_thread(self, pieces: Callable[[], Iterable[bytes]]) -> AsyncIterator[bytes]:
+        """What an iterable gives, made in a thread. Raises: what it raises."""
+        with FromThread() as pipe:
+            working = self.start(pipe.drain_from, pieces)
+            try:
+                async for piece in pipe:
+                    yield piece
+            finally:
+                pipe.close()
+                await working
 
     async def close(self) -> None:
         """Finishes removals and waits for the threads."""
@@ -106,11 +118,48 @@ class Stock:
         self.catalog.add_layer(row)
         return row
 
+    async def replace(
+        self,
+        chain: Sequence[str],
+        chain_id: str,
+        layer: StagedLayer,
+        check: Callable[[], None],
+    ) -> None:
+        """A staged layer takes the place of a lost or damaged one of the stack `chain`, which the
+        caller is keeping. Durable on return; the old directory goes afterwards. `check` may refuse
+        at the last moment: nothing may be mounted on the old directory then.
+
+        Raises: SystemFailure, Conflict when somebody else keeps the layer, too; what `check`
+        raises. Then the staged layer is gone and the old one as it was.
+        """
+        below = list(chain[: chain.index(chain_id)])
+        async with Transaction("replace layer") as tx:
+            tx.on_rollback("layer", lambda: self.discard(layer))
+            rows = [self.catalog.layer(other) for other in reversed(below)]
+            parents = [row.directory for row in rows if row is not None]
+            directory = await self.in_thread_to_the_end(self.layers.settle, layer, parents)
+            await self.in_thread_to_the_end(self.layers.sync)
+            check()
+            if self._leases[chain_id] > 1:
+                raise Conflict("something that is under way uses it: check again later")
+            tx.commit()
+        old = self.catalog.layers().get(chain_id)
+        parent = below[-1] if below else ""
+        self.catalog.add_layer(
+            LayerRow(chain_id, parent, layer.diff_id, directory, layer.size_bytes)
+        )
+        if old is not None:
+            _ = self._tasks.spawn(self._remove_files([old], []), "remove a damaged layer")
+
     async def clone(self, diff_id: str) -> StagedLayer:
         """A staged copy of an equal layer elsewhere. Raises: DataLoss when there is none."""
         row = self.catalog.layer_with(diff_id)
         if row is None:
             raise DataLoss(f"layer {diff_id} is missing from the store")
+        return await self.copy(row)
+
+    async def copy(self, row: LayerRow) -> StagedLayer:
+        """A staged copy of a layer. Raises: DataLoss when it is damaged."""
         with self.keeping([row.chain_id]):
             return await self.in_thread_to_the_end(self.layers.clone, row)
 
@@ -126,6 +175,7 @@ class Stock:
         manifests: Sequence[bytes] = (),
         index_digest: str = "",
         parent_id: str = "",
+        annotations: Mapping[str, str] | None = None,
     ) -> Image:
         """Stores an image whose layers are all registered; `manifests` are kept with it, the
         last one is the image's own. With the digest of the index it comes from, it joins the
@@ -134,11 +184,11 @@ class Stock:
         The caller holds `keeping(chain)`. Raises: DataLoss, SystemFailure.
         """
         chain = chain_ids(config.rootfs.diff_ids)
-        rows = [self._row(chain_id) for chain_id in chain]
+        rows = [self.row(chain_id) for chain_id in chain]
         blobs = [digest_of(config_data), *(digest_of(data) for data in manifests)]
         with self.blobs.lease(blobs):
             await self.in_thread_to_the_end(self._store_blobs, [config_data, *manifests])
-            await self._sync(chain)
+            await self.sync(chain)
             record = ImageRecord(
                 id=blobs[0],
                 chain_ids=chain,
@@ -147,6 +197,7 @@ class Stock:
                 parent_id=parent_id,
                 stored_ns=now_ns(),
                 tagged_ns=now_ns(),
+                annotations=dict(annotations or {}),
             )
             return self.catalog.add(
                 record, config, names=names, blobs=blobs, index_digest=index_digest
@@ -173,7 +224,8 @@ class Stock:
             )
             return self.catalog.add(record, config, names=names, blobs=blobs)
 
-    def _row(self, chain_id: str) -> LayerRow:
+    def row(self, chain_id: str) -> LayerRow:
+        """Raises: DataLoss for a layer that is not there."""
         row = self.catalog.layer(chain_id)
         if row is None:
             raise DataLoss(f"layer {chain_id} is missing from the store")
@@ -183,7 +235,7 @@ class Stock:
         for data in blobs:
             self.blobs.put(data)
 
-    async def _sync(self, chain: list[str]) -> None:
+    async def sync(self, chain: list[str]) -> None:
         """Makes the layers durable that no earlier call did."""
         pending = self._unsynced.intersection(chain)
         if pending:

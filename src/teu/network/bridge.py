@@ -8,60 +8,23 @@ import os
 import socket
 from collections.abc import Sequence
 from functools import partial
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
 from typing import Final
 
-from teu.errors import InvalidParameter, SystemFailure
+from teu.errors import SystemFailure
 from teu.model.network import EndpointRecord, NetworkRecord, PublishedPort
-from teu.network.firewall import BridgeRules
+from teu.network.bridge_options import OPTION_ICC, gateway_interfaces, option_flag, option_mtu
+from teu.network.inside import configure, interfaces
 from teu.network.ipam import mac_of
 from teu.network.kernel import HostLinks, read_sysctl, set_sysctl
 from teu.sys import netlink
 from teu.sys.conntrack import Conntrack, Flow
-from teu.sys.netlink import Link, Netlink
+from teu.sys.netlink import IPAddress, Link, Netlink
 from teu.sys.syscalls import os_errors
 
-OPTION_NAME: Final = "com.docker.network.bridge.name"
-OPTION_ICC: Final = "com.docker.network.bridge.enable_icc"
-OPTION_MASQUERADE: Final = "com.docker.network.bridge.enable_ip_masquerade"
-OPTION_HOST_IP: Final = "com.docker.network.bridge.host_binding_ipv4"
-OPTION_DEFAULT: Final = "com.docker.network.bridge.default_bridge"
-OPTION_MTU: Final = "com.docker.network.driver.mtu"
-OPTION_PREFIX: Final = "com.docker.network.container_iface_prefix"
-DEFAULT_ROUTE: Final = IPv4Network("0.0.0.0/0")
+_LINK_LOCAL: Final = ip_interface("fe80::1/64")  # of bridges with IPv6, as Docker's
 log = logging.getLogger(__name__)
-
-
-def option_flag(record: NetworkRecord, option: str, default: bool = True) -> bool:
-    """Raises: InvalidParameter."""
-    text = record.options.get(option, "").lower()
-    if text in ("", "1", "t", "true", "0", "f", "false"):
-        return text in ("1", "t", "true") if text else default
-    raise InvalidParameter(f"invalid value {text!r} for network option {option}: use true or false")
-
-
-def option_mtu(record: NetworkRecord) -> int:
-    """0 if it is not asked for. Raises: InvalidParameter."""
-    text = record.options.get(OPTION_MTU, "") or "0"
-    if not text.isdigit() or not (text == "0" or 68 <= int(text) <= 65535):
-        raise InvalidParameter(f"invalid value {text!r} for network option {OPTION_MTU}")
-    return int(text)
-
-
-def gateway_interface(record: NetworkRecord) -> IPv4Interface:
-    pool = record.pools[0]
-    return IPv4Interface(f"{pool.gateway}/{IPv4Network(pool.subnet).prefixlen}")
-
-
-def firewall_rules(record: NetworkRecord) -> BridgeRules:
-    return BridgeRules(
-        link=record.link,
-        subnet=record.pools[0].subnet,
-        icc=option_flag(record, OPTION_ICC),
-        masquerade=option_flag(record, OPTION_MASQUERADE),
-        internal=record.internal,
-    )
 
 
 class BridgeDriver:
@@ -69,9 +32,11 @@ class BridgeDriver:
 
     `guarded`: firewall rules keep the bridges' packets from 127.0.0.0/8, so `route_localnet` may be
     on, which published ports on 127.0.0.1 need. The rules must be written before `ensure`.
+    `owner` is noted on each bridge made, for `remove_strays`.
     """
 
-    def __init__(self, host: HostLinks, mtu: int, *, guarded: bool) -> None:
+    def __init__(self, host: HostLinks, mtu: int, *, guarded: bool, owner: str) -> None:
+        self._owner = owner
         self._host = host
         self._mtu = mtu
         self._guarded = guarded
@@ -84,7 +49,7 @@ class BridgeDriver:
 
         Raises: SystemFailure (also when the name belongs to a link that is no bridge).
         """
-        wanted = gateway_interface(record)
+        wanted = gateway_interfaces(record)
         with os_errors(f"bridge {record.link} of network {record.name}"):
             link = self._host.link(record.link) or self._create(record)
             if link.kind != "bridge":
@@ -96,10 +61,14 @@ class BridgeDriver:
             self._mtus[record.link] = mtu
             present = self._host.addresses(link.index)
             requests = [netlink.set_link(record.link, up=True, mtu=0 if mtu == link.mtu else mtu)]
-            if str(wanted) not in present:
-                requests.append(netlink.add_address(link.index, wanted))
+            if record.pool(6):
+                _enable_ipv6(record)
+                requests.append(netlink.add_address(link.index, _LINK_LOCAL))
+            requests += [
+                netlink.add_address(link.index, one) for one in wanted if str(one) not in present
+            ]
             if record.link_is_ours:
-                stale = (IPv4Interface(one) for one in present if one != str(wanted))
+                stale = set(map(ip_interface, present)) - set(wanted)
                 requests += [netlink.delete_address(link.index, one) for one in stale]
             self._host.run(*requests)
             why = f"published ports on 127.0.0.1, network {record.name}"
@@ -114,12 +83,12 @@ class BridgeDriver:
             if record.link_is_ours:
                 self._host.run(netlink.delete_link(record.link))
             elif link := self._host.link(record.link):
-                gateway = gateway_interface(record)
-                self._host.run(netlink.delete_address(link.index, gateway))
+                gateways = gateway_interfaces(record)
+                self._host.run(*(netlink.delete_address(link.index, one) for one in gateways))
 
     def plug(
         self, record: NetworkRecord, endpoint: EndpointRecord, sandbox: Path, inside: Netlink,
-        *, default_route: bool,
+        *, default_routes: set[int],
     ) -> None:  # fmt: skip
         """The endpoint's veth pair, address and routes: a few sends, about 0.7 ms.
 
@@ -131,18 +100,41 @@ class BridgeDriver:
             # Looking at a link makes the kernel act on its carrier now (rtnl_getlink). Otherwise a
             # work queue does, later, and until then the bridge drops the container's first packets:
             # a second is lost to the repeated ARP request.
-            link = inside.link(endpoint.link)
+            inside.link(endpoint.link)
             self._host.link(endpoint.host_link)
-            if link is None:
-                raise SystemFailure(f"link {endpoint.link} did not appear in {sandbox}")
-            address = IPv4Interface(f"{endpoint.address}/{endpoint.prefix}")
-            requests = [netlink.add_address(link.index, address)]
-            if default_route:
-                gateway = IPv4Address(endpoint.gateway)
-                requests.append(netlink.add_route(DEFAULT_ROUTE, gateway=gateway))
-            inside.run(*requests)
+            configure(endpoint, sandbox, inside, default_routes)
 
-    def unplug(self, endpoint: EndpointRecord) -> None:
+    def made(self, link: Link) -> bool:
+        """Whether a link is a bridge that this daemon, or an earlier one in its place, made."""
+        return link.kind == "bridge" and link.alias == self._owner
+
+    def remove_strays(self, known: set[str]) -> None:
+        """Bridges of ours that no network has: the data that knew them was removed, or lost.
+
+        Raises: SystemFailure.
+        """
+        with os_errors("bridges of networks that are gone"):
+            for link in self._host.links():
+                if self.made(link) and link.name not in known:
+                    log.warning("removing bridge %s, which belongs to no network", link.name)
+                    self._host.run(netlink.delete_link(link.name))
+
+    def follow_mtu(self, record: NetworkRecord, endpoints: Sequence[EndpointRecord]) -> int:
+        """Gives bridge and host-side links the MTU that the host's default route has now.
+
+        Returns: that MTU if it is another one than before (the inner sides need it), else 0.
+        Raises: SystemFailure.
+        """
+        mtu = self._wanted_mtu(record)
+        if not record.link_is_ours or mtu == self._mtus.get(record.link):
+            return 0
+        with os_errors(f"MTU of network {record.name}"):
+            links = [record.link, *(one.host_link for one in endpoints)]
+            self._host.run(*(netlink.set_link(link, mtu=mtu) for link in links))
+        self._mtus[record.link] = mtu
+        return mtu
+
+    def unplug(self, endpoint: EndpointRecord, inside: Netlink) -> None:
         """Removes the pair (blocks for a grace period). Accepts "never there"."""
         with os_errors(f"endpoint of {endpoint.container_name}"):
             self._host.run(netlink.delete_link(endpoint.host_link))
@@ -179,7 +171,7 @@ class BridgeDriver:
             own = self._host.own_addresses()
             with Conntrack() as tracked:
                 for port in udp:
-                    chosen = partial(_is_stale, IPv4Address(port.address), own)
+                    chosen = partial(_is_stale, ip_address(port.address), own)
                     tracked.forget_udp(port.host_port, chosen)
         except OSError as error:
             log.warning(
@@ -200,10 +192,11 @@ class BridgeDriver:
             self._host.run(netlink.set_bridge_port(index, isolated=not filtered))
 
     def _create(self, record: NetworkRecord) -> Link:
-        mtu = self._wanted_mtu(record)
-        mac = mac_of(IPv4Address(record.pools[0].gateway))
+        mtu = self._mtus[record.link] = self._wanted_mtu(record)
+        mac = mac_of(ip_address(record.pools[0].gateway))
         self._host.run(
             netlink.create_bridge(record.link, mac=mac, mtu=mtu),
+            netlink.set_alias(record.link, self._owner),
             netlink.without_ipv6_autoconf(record.link),
         )
         link = self._host.link(record.link)
@@ -236,14 +229,21 @@ class BridgeDriver:
                 netlink.without_ipv6_autoconf(endpoint.host_link),
                 netlink.set_link(endpoint.host_link, up=True),
                 # An earlier holder of the address may have had another MAC.
-                netlink.forget_neighbour(master, IPv4Address(endpoint.address)),
+                *(netlink.forget_neighbour(master, one.ip) for one in interfaces(endpoint)),
             )
         finally:
             os.close(netns_fd)
         self.separate(record, endpoint)
 
 
-def _is_stale(container: IPv4Address, own: set[IPv4Address], flow: Flow) -> bool:
+def _enable_ipv6(record: NetworkRecord) -> None:
+    """On the bridge; what routers announce there (a container could) is not listened to."""
+    why = f"IPv6 of network {record.name}"
+    set_sysctl(f"ipv6/conf/{record.link}/disable_ipv6", "0", why)
+    set_sysctl(f"ipv6/conf/{record.link}/accept_ra", "0", why)
+
+
+def _is_stale(container: IPAddress, own: set[IPAddress], flow: Flow) -> bool:
     """Flows to the container, and those that the host itself answers."""
     return flow.answerer == container or flow.answerer in own or flow.answerer.is_loopback
 

@@ -1,23 +1,26 @@
 """The host's network: routes, MTU and sysctls, and the threads for calls that may block."""
 
 import asyncio
+import contextlib
+import errno
 import logging
 import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from teu.sys.netlink import Link, Netlink
+from teu.sys.netlink import IPAddress, IPNetwork, Link, Netlink
 from teu.sys.netlink_socket import Request
 
 P = ParamSpec("P")
 T = TypeVar("T")
 DEFAULT_MTU = 1500
 _THREADS = 4
+_ROUTE_CHANGES = 0x41  # RTMGRP_LINK, RTMGRP_IPV4_ROUTE
+_EVENT_BYTES = 64 * 1024
 _SYSCTL = Path("/proc/sys/net")
 log = logging.getLogger(__name__)
 
@@ -66,7 +69,11 @@ class HostLinks:
         with self._lock:
             return self._netlink.link(name)
 
-    def routed(self, ours: set[str]) -> list[IPv4Network]:
+    def links(self) -> list[Link]:
+        with self._lock:
+            return self._netlink.links()
+
+    def routed(self, ours: set[str]) -> list[IPNetwork]:
         """What the host has a route to, apart from the links named `ours`."""
         with self._lock:
             routes = self._netlink.routes()
@@ -79,7 +86,7 @@ class HostLinks:
             found = self._netlink.addresses(link_index)
         return [str(one.interface) for one in found if one.link_index == link_index]
 
-    def own_addresses(self) -> set[IPv4Address]:
+    def own_addresses(self) -> set[IPAddress]:
         with self._lock:
             return {one.interface.ip for one in self._netlink.addresses()}
 
@@ -98,6 +105,36 @@ class HostLinks:
         self._netlink.close()
 
 
+class RouteWatch:
+    """Hears of changes to the host's links and routes. For `loop.add_reader`."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
+        )
+        try:
+            self._socket.bind((0, _ROUTE_CHANGES))
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def drain(self) -> None:
+        """Forgets what was told: something has changed, and whoever cares looks himself."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                try:
+                    self._socket.recv(_EVENT_BYTES)
+                except OSError as error:  # more than the kernel could keep is a change as well
+                    if error.errno != errno.ENOBUFS:
+                        raise
+
+    def close(self) -> None:
+        self._socket.close()
+
+
 def set_sysctl(name: str, value: str, why: str) -> bool:
     """Sets `ipv4/ip_forward` and the like if it differs, and logs it; True if it was changed.
 
@@ -113,6 +150,26 @@ def set_sysctl(name: str, value: str, why: str) -> bool:
     path.write_text(value)
     log.info("set /proc/sys/net/%s to %s (%s)", name, value, why)
     return True
+
+
+def machine_id() -> str:
+    """The same at each start on this machine. Source: machine-id(5)."""
+    for path in (Path("/etc/machine-id"), Path("/proc/sys/kernel/hostname")):
+        try:
+            if text := path.read_text().strip():
+                return text
+        except OSError:
+            continue
+    return ""
+
+
+def keep_router_advertisements() -> None:
+    """Links that learn addresses and routes from routers go on doing so when forwarding is on:
+    accept_ra 1 means "unless I forward", 2 means "also then". Source: kernel ip-sysctl.rst."""
+    for link in sorted((_SYSCTL / "ipv6/conf").glob("*/accept_ra")):
+        if link.parent.name not in ("all", "lo") and link.read_text().strip() == "1":
+            name = f"ipv6/conf/{link.parent.name}/accept_ra"
+            set_sysctl(name, "2", "router advertisements go on while forwarding is on")
 
 
 def read_sysctl(name: str) -> str:

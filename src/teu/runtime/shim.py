@@ -28,7 +28,7 @@ from msgspec import Struct, field
 from teu.clock import now_ns
 from teu.errors import Conflict, DeadlineExceeded, Unavailable
 from teu.runtime.channel import Channel, Executed, Facts, Packet, ShimGone, ShimRefused, connect
-from teu.runtime.failures import ENGINE, StartFailed, start_failed
+from teu.runtime.failures import ENGINE, StartFailed, log_failed, start_failed
 from teu.runtime.logs import LogRequest
 from teu.runtime.orphan import LOST, LOST_TEXT, ExitStatus, end_orphan, read_exit
 from teu.runtime.zygote import Zygote
@@ -45,15 +45,27 @@ ExitHook = Callable[[ExitStatus], Awaitable[object] | object]
 DetachedHook = Callable[[str], object]
 
 
-class LogTarget(Struct):
-    """`driver`: json-file, local or none. `max_size` in bytes, 0 for no limit."""
+class LogServer(Struct, kw_only=True):
+    """Where a log goes to besides its file; see shim/wire.py, REMOTE."""
 
     driver: str
+    settings: dict[str, str]
+    target: dict[str, Any]
+    extra: dict[str, str] = field(default_factory=dict)
+    tls: dict[str, Any] | None = None
+
+
+class LogTarget(Struct):
+    """`path` empty: no file. `max_size` in bytes, 0 for no limit. `buffer_bytes`: what may wait
+    for a slow server before lines are dropped; 0: the container's output is held back instead."""
+
     path: str = ""
     max_size: int = 0
     max_file: int = 1
     compress: bool = False
     attrs: dict[str, str] = field(default_factory=dict)
+    remote: LogServer | None = None
+    buffer_bytes: int = 0
 
 
 class Client(Struct):
@@ -93,6 +105,7 @@ class LaunchSpec(Struct):
     console_size: tuple[int, int] | None
     log: LogTarget
     timeout_s: float = START_LIMIT_S
+    command: str = ""  # the program, for messages
 
     def message(self) -> dict[str, Any]:
         return {
@@ -118,6 +131,7 @@ class ExecSpec(Struct):
     open_stdin: bool
     console_size: tuple[int, int] | None = None
     timeout_s: float = START_LIMIT_S
+    command: str = ""  # the program, for messages
 
 
 class ShimService:
@@ -174,7 +188,7 @@ class ShimService:
                 return channel, await channel.request("launch", fields, fds, timeout_s=limit_s)
             except ShimRefused as refused:
                 channel.close()
-                raise _start_error(refused, "create") from refused
+                raise _start_error(refused, "create", spec.command) from refused
             except ShimGone:
                 channel.close()
                 if channel.greeted or attempt + 1 == LAUNCH_ATTEMPTS:
@@ -334,6 +348,7 @@ class Shim:
             "stdin": spec.open_stdin,
             "size": spec.console_size,
             "timeout_s": spec.timeout_s,
+            "command": spec.command,
         }
         try:
             facts = await self.call("exec", fields, clients, spec.timeout_s + CALL_LIMIT_S)
@@ -360,7 +375,7 @@ class Shim:
             fds = [client.fd for client in clients]
             return await self._channel.request(op, fields, fds, timeout_s=timeout_s)
         except ShimRefused as refused:
-            raise _call_error(refused, op) from refused
+            raise _call_error(refused, op, fields.get("command", "")) from refused
         except ShimGone as gone:
             raise Conflict(f"Container {self.id} is not running") from gone
         finally:
@@ -463,17 +478,19 @@ async def _call_hook(hook: ExitHook | None, status: ExitStatus) -> bool:
     return True
 
 
-def _start_error(refused: ShimRefused, verb: str) -> StartFailed:
+def _start_error(refused: ShimRefused, verb: str, command: str) -> StartFailed:
     refusal = refused.refusal
     if refusal.kind == "start":
-        return start_failed(refusal.message, verb)
+        return start_failed(refusal.message, verb, command)
+    if refusal.kind == "log":
+        return log_failed(refusal.message)
     return StartFailed(f"OCI runtime {verb} failed: {refusal.message}", ENGINE)
 
 
-def _call_error(refused: ShimRefused, op: str) -> Exception:
+def _call_error(refused: ShimRefused, op: str, command: str) -> Exception:
     if refused.refusal.kind == "gone":
         return Conflict(refused.refusal.message)
-    return _start_error(refused, op)
+    return _start_error(refused, op, command)
 
 
 def _close_clients(clients: list[Client]) -> None:

@@ -14,8 +14,18 @@ Source: rtnetlink(7), linux/{if_link,if_addr,rtnetlink,veth,if_bridge}.h.
 import errno
 import socket
 import struct
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
-from typing import Final
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_address,
+    ip_interface,
+    ip_network,
+)
+from typing import Final, TypeAlias
 
 from msgspec import Struct
 
@@ -33,7 +43,12 @@ from teu.sys.netlink_socket import (
 _NEWLINK, _DELLINK, _GETLINK, _SETLINK = 16, 17, 18, 19
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
-_DELNEIGH, _NDA_DST = 29, 1
+_NEWNEIGH, _DELNEIGH = 28, 29
+_NDA_DST, _NDA_LLADDR = 1, 2
+_NUD_NOARP, _NUD_PERMANENT, _NTF_SELF, _APPEND = 0x40, 0x80, 0x02, 0x800
+_IFLA_LINK, _IFLA_IFALIAS = 5, 20
+_VXLAN_ID, _VXLAN_LOCAL, _VXLAN_PORT, _VXLAN_LOCAL6 = 1, 4, 15, 17
+_MACVLAN_MODE, _IPVLAN_MODE, _IPVLAN_FLAGS, _VLAN_ID = 1, 1, 2, 1
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 4, 10, 18
 _IFLA_PROTINFO, _IFLA_NET_NS_FD, _IFLA_AF_SPEC = 12, 28, 26
@@ -44,6 +59,7 @@ _IFF_UP: Final = 0x1
 _IN6_ADDR_GEN_NONE: Final = 1
 
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
+_IFA_F_NODAD: Final = 0x02
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_TABLE = 1, 4, 5, 6, 15
 _TABLE_MAIN, _TABLE_LOCAL = 254, 255
 _PROTO_BOOT, _SCOPE_UNIVERSE, _SCOPE_LINK, _TYPE_UNICAST = 3, 0, 253, 1
@@ -52,6 +68,11 @@ _LINK = struct.Struct("=BxHiII")
 _ADDRESS = struct.Struct("=BBBBi")
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _NEIGHBOUR = struct.Struct("=B3xiHBB")
+
+
+IPAddress: TypeAlias = IPv4Address | IPv6Address
+IPInterface: TypeAlias = IPv4Interface | IPv6Interface
+IPNetwork: TypeAlias = IPv4Network | IPv6Network
 
 
 class Link(Struct, frozen=True):
@@ -64,18 +85,19 @@ class Link(Struct, frozen=True):
     mtu: int
     up: bool
     master: int
+    alias: str = ""  # a note that its maker left
 
 
 class Address(Struct, frozen=True):
     link_index: int
-    interface: IPv4Interface
+    interface: IPInterface
 
 
 class Route(Struct, frozen=True):
-    """`gateway` is None for directly connected networks; the default route is `0.0.0.0/0`."""
+    """`gateway` is None for directly connected networks; the default route has prefix 0."""
 
-    destination: IPv4Network
-    gateway: IPv4Address | None
+    destination: IPNetwork
+    gateway: IPAddress | None
     link_index: int
     table: int
     metric: int
@@ -99,6 +121,59 @@ def create_veth(
     return Request(_NEWLINK, CREATE | EXCLUSIVE, body, f"create veth pair {name} for {peer}")
 
 
+def create_vxlan(
+    name: str, *, ident: int, port: int, mac: str, master: int, local: IPAddress | None = None
+) -> Request:
+    """A tunnel's end as a port of a bridge; frames go to the peers of `add_tunnel_peer`."""
+    data = attribute(_VXLAN_ID, struct.pack("=I", ident))
+    data += attribute(_VXLAN_PORT, struct.pack(">H", port))
+    if local:
+        kind = _VXLAN_LOCAL if local.version == 4 else _VXLAN_LOCAL6
+        data += attribute(kind, local.packed)
+    body = _link_message(0, name=name, mac=mac, master=master) + _link_info("vxlan", data)
+    return Request(_NEWLINK, CREATE | EXCLUSIVE, body, f"create vxlan link {name}")
+
+
+def add_tunnel_peer(index: int, peer: IPAddress) -> Request:
+    """Frames to unknown or to all stations are sent to this peer, too. Accepts "already so"."""
+    body = _NEIGHBOUR.pack(socket.AF_BRIDGE, index, _NUD_PERMANENT | _NUD_NOARP, _NTF_SELF, 0)
+    body += attribute(_NDA_DST, peer.packed) + attribute(_NDA_LLADDR, bytes(6))
+    return Request(_NEWNEIGH, CREATE | _APPEND, body, f"add peer {peer}", (errno.EEXIST,))
+
+
+def create_child(
+    kind: str, name: str, *, parent: int, data: bytes, netns_fd: int = -1, mac: str = ""
+) -> Request:
+    """A link on top of another one (macvlan, ipvlan, vlan), straight in its namespace.
+
+    `data` is made by `macvlan_data` and its kin.
+    """
+    body = _link_message(0, name=name, mac=mac) + attribute(_IFLA_LINK, struct.pack("=I", parent))
+    if netns_fd >= 0:
+        body += attribute(_IFLA_NET_NS_FD, struct.pack("=I", netns_fd))
+    body += _link_info(kind, data)
+    return Request(_NEWLINK, CREATE | EXCLUSIVE, body, f"create {kind} link {name}")
+
+
+def create_dummy(name: str) -> Request:
+    body = _link_message(0, name=name) + _link_info("dummy", b"")
+    return Request(_NEWLINK, CREATE | EXCLUSIVE, body, f"create dummy link {name}")
+
+
+def macvlan_data(mode: int) -> bytes:
+    return attribute(_MACVLAN_MODE, struct.pack("=I", mode))
+
+
+def ipvlan_data(mode: int, flags: int) -> bytes:
+    return attribute(_IPVLAN_MODE, struct.pack("=H", mode)) + attribute(
+        _IPVLAN_FLAGS, struct.pack("=H", flags)
+    )
+
+
+def vlan_data(ident: int) -> bytes:
+    return attribute(_VLAN_ID, struct.pack("=H", ident))
+
+
 def set_link(
     link: str | int,
     *,
@@ -112,6 +187,12 @@ def set_link(
     index, name = (link, new_name) if isinstance(link, int) else (0, link)
     body = _link_message(index, name=name, mac=mac, mtu=mtu, master=master, up=up)
     return Request(_NEWLINK, 0, body, f"change link {link}")
+
+
+def set_alias(name: str, alias: str) -> Request:
+    """A note on a link, for whoever finds it later."""
+    body = _link_message(0, name=name) + attribute(_IFLA_IFALIAS, alias.encode())
+    return Request(_NEWLINK, 0, body, f"set alias of {name}")
 
 
 def without_ipv6_autoconf(name: str) -> Request:
@@ -149,8 +230,8 @@ def delete_link(name: str) -> Request:
     return Request(_DELLINK, 0, _link_message(0, name=name), f"delete link {name}", (errno.ENODEV,))
 
 
-def add_address(link_index: int, interface: IPv4Interface) -> Request:
-    """Accepts "already there"."""
+def add_address(link_index: int, interface: IPInterface) -> Request:
+    """Accepts "already there". IPv6: without duplicate detection, so it can be used at once."""
     return Request(
         _NEWADDR,
         CREATE | REPLACE,
@@ -160,31 +241,34 @@ def add_address(link_index: int, interface: IPv4Interface) -> Request:
     )
 
 
-def delete_address(link_index: int, interface: IPv4Interface) -> Request:
+def delete_address(link_index: int, interface: IPInterface) -> Request:
     body = _address_message(link_index, interface)
     return Request(_DELADDR, 0, body, f"delete address {interface}", (errno.EADDRNOTAVAIL,))
 
 
 def add_route(
-    destination: IPv4Network, *, gateway: IPv4Address | None = None, link_index: int = 0
+    destination: IPNetwork, *, gateway: IPAddress | None = None, link_index: int = 0
 ) -> Request:
     """A route in the main table, replacing one to the same destination."""
     body = _route_message(destination, gateway, link_index)
     return Request(_NEWROUTE, CREATE | REPLACE, body, f"add route {destination} via {gateway}")
 
 
-def delete_route(destination: IPv4Network) -> Request:
+def delete_route(destination: IPNetwork) -> Request:
     """Accepts "already gone"."""
     body = _route_message(destination, None, 0)
     return Request(_DELROUTE, 0, body, f"delete route {destination}", (errno.ESRCH,))
 
 
-def forget_neighbour(link_index: int, address: IPv4Address) -> Request:
-    """Drops what ARP knows of an address. Accepts "nothing"."""
-    body = _NEIGHBOUR.pack(socket.AF_INET, link_index, 0, 0, 0)
+def forget_neighbour(link_index: int, address: IPAddress) -> Request:
+    """Drops what ARP, or neighbour discovery, knows of an address. Accepts "nothing"."""
+    body = _NEIGHBOUR.pack(_family(address), link_index, 0, 0, 0)
     body += attribute(_NDA_DST, address.packed)
     what = f"forget neighbour {address}"
     return Request(_DELNEIGH, 0, body, what, (errno.ENOENT, errno.EINVAL))
+
+
+_FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 
 
 class Netlink(NetlinkSocket):
@@ -204,15 +288,27 @@ class Netlink(NetlinkSocket):
         return _parse_link(found) if found else None
 
     def addresses(self, link_index: int = 0) -> list[Address]:
-        """IPv4 addresses of one link, or of all."""
-        body = _ADDRESS.pack(socket.AF_INET, 0, 0, 0, link_index)
-        return [_parse_address(data) for data in self.dump(_GETADDR, body, "list addresses")]
+        """IPv4 and global IPv6 addresses of one link, or of all."""
+        found = []
+        for family in _FAMILIES:
+            body = _ADDRESS.pack(family, 0, 0, 0, link_index)
+            found += self.dump(_GETADDR, body, "list addresses")
+        parsed = (_parse_address(data) for data in found)
+        return [one for one in parsed if not one.interface.ip.is_link_local]
 
     def routes(self) -> list[Route]:
-        """All IPv4 unicast routes of every table but the kernel's own `local`."""
-        body = _ROUTE.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)
-        found = (_parse_route(data) for data in self.dump(_GETROUTE, body, "list routes"))
-        return [route for route in found if route is not None]
+        """All unicast routes of every table but the kernel's own `local`; IPv6's link-local ones,
+        which every link has, are left out."""
+        found = []
+        for family in _FAMILIES:
+            body = _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
+            found += self.dump(_GETROUTE, body, "list routes")
+        parsed = (_parse_route(data) for data in found)
+        return [one for one in parsed if one and not one.destination.is_link_local]
+
+
+def _family(address: IPAddress) -> int:
+    return socket.AF_INET if address.version == 4 else socket.AF_INET6
 
 
 def _link_info(kind: str, data: bytes) -> bytes:
@@ -241,20 +337,21 @@ def _link_message(
     return message
 
 
-def _address_message(link_index: int, interface: IPv4Interface) -> bytes:
+def _address_message(link_index: int, interface: IPInterface) -> bytes:
     packed, network = interface.ip.packed, interface.network
-    message = _ADDRESS.pack(socket.AF_INET, network.prefixlen, 0, 0, link_index)
+    flags = _IFA_F_NODAD if interface.version == 6 else 0
+    message = _ADDRESS.pack(_family(interface.ip), network.prefixlen, flags, 0, link_index)
     message += attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed)
-    if network.prefixlen < 31:
+    if interface.version == 4 and network.prefixlen < 31:
         message += attribute(_IFA_BROADCAST, network.broadcast_address.packed)
     return message
 
 
-def _route_message(destination: IPv4Network, gateway: IPv4Address | None, link_index: int) -> bytes:
+def _route_message(destination: IPNetwork, gateway: IPAddress | None, link_index: int) -> bytes:
     scope = _SCOPE_UNIVERSE if gateway or not link_index else _SCOPE_LINK
     message = _ROUTE.pack(
-        socket.AF_INET, destination.prefixlen, 0, 0, _TABLE_MAIN, _PROTO_BOOT, scope,
-        _TYPE_UNICAST, 0,
+        _family(destination.network_address), destination.prefixlen, 0, 0, _TABLE_MAIN,
+        _PROTO_BOOT, scope, _TYPE_UNICAST, 0,
     )  # fmt: skip
     if destination.prefixlen:
         message += attribute(_RTA_DST, destination.network_address.packed)
@@ -271,7 +368,7 @@ def _number(attributes: dict[int, bytes], kind: int) -> int:
 
 
 def _parse_link(payload: bytes) -> Link:
-    _family, _type, index, flags, _change = _LINK.unpack_from(payload)
+    _version, _type, index, flags, _change = _LINK.unpack_from(payload)
     found = attributes(payload, _LINK.size)
     info = attributes(found.get(_IFLA_LINKINFO, b""), 0)
     return Link(
@@ -282,26 +379,28 @@ def _parse_link(payload: bytes) -> Link:
         mtu=_number(found, _IFLA_MTU),
         up=bool(flags & _IFF_UP),
         master=_number(found, _IFLA_MASTER),
+        alias=found.get(_IFLA_IFALIAS, b"").rstrip(b"\0").decode(errors="replace"),
     )
 
 
 def _parse_address(payload: bytes) -> Address:
-    _family, prefix, _flags, _scope, index = _ADDRESS.unpack_from(payload)
+    _version, prefix, _flags, _scope, index = _ADDRESS.unpack_from(payload)
     found = attributes(payload, _ADDRESS.size)
     packed = found.get(_IFA_LOCAL) or found[_IFA_ADDRESS]
-    return Address(link_index=index, interface=IPv4Interface((packed, prefix)))
+    return Address(link_index=index, interface=ip_interface((packed, prefix)))
 
 
 def _parse_route(payload: bytes) -> Route | None:
-    _family, prefix, _src, _tos, table, _proto, _scope, kind, _flags = _ROUTE.unpack_from(payload)
+    family, prefix, _src, _tos, table, _proto, _scope, kind, _flags = _ROUTE.unpack_from(payload)
     found = attributes(payload, _ROUTE.size)
     table = _number(found, _RTA_TABLE) or table
     if kind != _TYPE_UNICAST or table == _TABLE_LOCAL:
         return None
     gateway = found.get(_RTA_GATEWAY)
+    nowhere = 4 if family == socket.AF_INET else 16
     return Route(
-        destination=IPv4Network((found.get(_RTA_DST, bytes(4)), prefix)),
-        gateway=IPv4Address(gateway) if gateway else None,
+        destination=ip_network((found.get(_RTA_DST, bytes(nowhere)), prefix)),
+        gateway=ip_address(gateway) if gateway else None,
         link_index=_number(found, _RTA_OIF),
         table=table,
         metric=_number(found, _RTA_PRIORITY),

@@ -1,9 +1,12 @@
 """Images in several platforms, and artifacts: kept, listed, saved and removed."""
 
+import contextlib
 import gzip
+import hashlib
 import io
 import json
 import random
+import sqlite3
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,7 @@ from harness.imagelab import (
 from teu.errors import Conflict, EngineError, InvalidParameter, NotFound
 from teu.image.platform import host_platform
 from teu.image.service import ImageService
+from teu.store.migrations import MIGRATIONS
 
 BASE = tar_of(member("bin/sh", b"#!shell", mode=0o755))
 HOST = str(host_platform())
@@ -77,7 +81,8 @@ def test_manifests_of_an_index_are_listed(lab: Lab) -> None:
     lab.users.containers = {FOREIGN.id: [("c" * 64, False)]}
 
     async def look(service: ImageService) -> None:
-        [row] = service.list_images({}, manifests=True)
+        [row] = service.list_images({})
+        await service.add_manifests([row])
         native, foreign, absent, attestation = row["Manifests"]
         assert native["Kind"] == foreign["Kind"] == absent["Kind"] == "image"
         assert [m["Available"] for m in row["Manifests"]] == [True, True, False, False]
@@ -274,7 +279,8 @@ def test_artifacts_are_stored_saved_and_removed(lab: Lab, tmp_path: Path) -> Non
     async def look(service: ImageService) -> None:
         with pytest.raises(InvalidParameter, match="not a container image but an artifact"):
             service.runnable("chart:1")
-        [row] = service.list_images({}, manifests=True)
+        [row] = service.list_images({})
+        await service.add_manifests([row])
         assert (row["Id"], row["RepoTags"]) == (ident, ["chart:1"])
         assert row["Manifests"][0]["Kind"] == "unknown"
         assert row["Size"] == sum(map(len, [manifest, *blobs]))
@@ -317,6 +323,56 @@ def test_an_artifact_without_its_contents(lab: Lab) -> None:
         lab.load(data)
 
 
+def sha512(media_type: str, data: bytes) -> dict[str, Any]:
+    return descriptor(media_type, data) | {"digest": "sha512:" + hashlib.sha512(data).hexdigest()}
+
+
+@pytest.mark.parametrize("how", [bytes, gzip.compress])
+def test_digests_may_be_sha512(lab: Lab, how: Any, tmp_path: Path) -> None:
+    layer = tar_of(member("x", b"long digest"))
+    image = Archived([how(layer)], plain_layers=[layer])
+    manifest = json.dumps(
+        {
+            "schemaVersion": 2,
+            "config": sha512("application/vnd.oci.image.config.v1+json", image.config_data),
+            "layers": [sha512("application/vnd.oci.image.layer.v1.tar", image.layers[0])],
+        }
+    ).encode()
+    thing = json.dumps(
+        {
+            "schemaVersion": 2,
+            "artifactType": "application/vnd.example",
+            "config": sha512("application/vnd.oci.empty.v1+json", b"{}"),
+            "layers": [sha512("application/x-tar", image.layers[0])],
+        }
+    ).encode()
+    entries = [sha512(OCI_MANIFEST, manifest), sha512(OCI_MANIFEST, thing)]
+    blobs = [manifest, thing, image.config_data, image.layers[0], b"{}"]
+    data = layout_of(entries, blobs, "sha512")
+    assert lab.load(data) == [image.id, digest(thing)]
+    with unchanged(lab), pytest.raises(InvalidParameter, match="does not match its digest"):
+        lab.load(data.replace(b'{"architecture', b'{"Architecture'))
+    second = Lab(tmp_path / "2")
+    second.root.mkdir()
+    assert second.load(lab.save(image.id, digest(thing))) == [image.id, digest(thing)]
+    found: list[dict[str, Any]] = []
+
+    async def check(service: ImageService) -> None:
+        await service.check(found.append)
+
+    lab.run(check)
+    sums = next(message["aux"] for message in found if "aux" in message)
+    assert sums["Checked"]["Blobs"] > 3
+
+
+@pytest.mark.parametrize("digest", ["sha256:../../x", "md5:1", ""])
+def test_a_digest_that_cannot_be_checked_is_refused(lab: Lab, digest: str) -> None:
+    entry = descriptor(OCI_MANIFEST, b"{}") | {"digest": digest}
+    lab.load(docker_archive(Archived([BASE], ["kept:1"])))
+    with unchanged(lab), pytest.raises(InvalidParameter, match="unsupported digest"):
+        lab.load(layout_of([entry], [b"{}"]))
+
+
 def test_a_foreign_layer_that_is_not_there_is_explained(lab: Lab) -> None:
     layer = tar_of(member("x", b"foreign"))
     image = Archived([layer])
@@ -348,17 +404,22 @@ def test_an_empty_layer_is_a_layer(lab: Lab) -> None:
 
 def test_an_old_data_root_opens(lab: Lab) -> None:
     """One from before names could mean several platforms."""
-    import sqlite3
-
     lab.load(docker_archive(Archived([BASE], ["old:1"])))
-    with sqlite3.connect(lab.root / "teu.db") as db:
+    now, old = lab.root / "teu.db", lab.root / "old.db"
+    with contextlib.closing(sqlite3.connect(old)) as db:
+        db.executescript(MIGRATIONS[0])
         db.executescript(
-            "CREATE TABLE old (name TEXT PRIMARY KEY, image_id TEXT NOT NULL);"
-            "INSERT INTO old SELECT name, image_id FROM reference; DROP TABLE reference;"
-            "ALTER TABLE old RENAME TO reference;"
-            "CREATE INDEX reference_image ON reference (image_id);"
-            "UPDATE meta SET value = '1' WHERE key = 'schema';"
+            f"""
+            CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT);
+            INSERT INTO meta VALUES ('schema', '1');
+            ATTACH '{now}' AS now;
+            INSERT INTO image SELECT * FROM now.image;
+            INSERT INTO layer SELECT * FROM now.layer;
+            INSERT INTO blob_use SELECT * FROM now.blob_use;
+            INSERT INTO reference SELECT name, image_id FROM now.reference;
+            """
         )
+    old.replace(now)
 
     async def look(service: ImageService) -> None:
         assert service.resolve("old:1").repo_tags == ["old:1"]

@@ -10,6 +10,7 @@ from aiohttp import web
 from teu import clock
 from teu.api import status, versions
 from teu.api.call import Call, answer
+from teu.api.decode import decode
 from teu.api.engine import Engine
 from teu.api.headers import HEADERS
 from teu.api.hijack import MULTIPLEXED, RAW, Hijacked, stream_head, take_over, upgrade_head
@@ -19,8 +20,14 @@ from teu.api.wire import containers as wire
 from teu.container.container import Container
 from teu.container.create import CreateRequest
 from teu.container.streams import LogOptions
-from teu.errors import InvalidParameter, NotImplementedYet
-from teu.model.config import ContainerConfig, HostConfig, NetworkingConfig
+from teu.errors import InvalidParameter, NotFound, NotImplementedYet
+from teu.model.config import (
+    ContainerConfig,
+    HostConfig,
+    NetworkingConfig,
+    RestartPolicy,
+    Wire,
+)
 from teu.runtime.shim import Client
 
 DETACH_KEYS = b"\x10\x11"
@@ -33,6 +40,12 @@ class CreateBody(ContainerConfig):
 
     host_config: HostConfig | None = None
     networking_config: NetworkingConfig | None = None
+
+
+class UpdatePolicy(Wire):
+    """`POST /containers/{id}/update`: besides the limits, which are `HostConfig`'s."""
+
+    restart_policy: RestartPolicy | None = None
 
 
 class ContainerRoutes:
@@ -61,6 +74,7 @@ class ContainerRoutes:
             Route("POST", "/containers/{id}/resize", self.resize),
             Route("POST", "/containers/{id}/wait", self.wait),
             Route("DELETE", "/containers/{id}", self.remove),
+            Route("DELETE", "/containers/{id}/{alias}", self.remove_link),
             Route("POST", "/containers/prune", self.prune, (1, 25)),
             Route("POST", "/containers/{id}/update", self.update),
             Route("GET", "/containers/{id}/stats", self.stats),
@@ -72,6 +86,10 @@ class ContainerRoutes:
     async def _change(self, work: Coroutine[Any, Any, None], what: str) -> web.Response:
         await self._engine.services.tasks.shielded(work, what)
         return web.Response(status=status.NO_CONTENT)
+
+    async def _hand_over(self, work: Coroutine[Any, Any, None], what: str) -> None:
+        """Giving a connection away cancels its handler; this is not to stop half way."""
+        await self._engine.services.tasks.shielded(work, what)
 
     # --- queries -------------------------------------------------------------------------
 
@@ -121,7 +139,7 @@ class ContainerRoutes:
         self._engine.streams.check_readable(container)
         content_type = RAW if container.record.config.tty else MULTIPLEXED
         fd = await take_over(call.request, stream_head(content_type, HEADERS))
-        await self._engine.streams.logs(container, options, fd)
+        await self._hand_over(self._engine.streams.logs(container, options, fd), "logs")
         return Hijacked()
 
     # --- changes -------------------------------------------------------------------------
@@ -168,7 +186,13 @@ class ContainerRoutes:
         return await self._change(work, "restart")
 
     async def kill(self, call: Call) -> web.StreamResponse:
-        work = self._engine.lifecycle.kill(self._get(call), call.text("signal"))
+        try:
+            container = self._get(call)
+        except NotFound as error:
+            raise NotFound(
+                f"cannot kill container: {call.params['id']}: {error.message}"
+            ) from error
+        work = self._engine.lifecycle.kill(container, call.text("signal"))
         return await self._change(work, "kill")
 
     async def pause(self, call: Call) -> web.StreamResponse:
@@ -179,9 +203,12 @@ class ContainerRoutes:
 
     async def update(self, call: Call) -> web.StreamResponse:
         container = self._get(call)
-        asked = await call.body(HostConfig)
+        data = await call.json_body()
+        policy = decode(data, UpdatePolicy).restart_policy
+        if policy is not None and not policy.name:
+            policy = None
         warnings = await self._engine.services.tasks.shielded(
-            self._engine.updater.update(container, asked), "update"
+            self._engine.updater.update(container, decode(data, HostConfig), policy), "update"
         )
         return answer({"Warnings": warnings or None})
 
@@ -191,11 +218,20 @@ class ContainerRoutes:
 
     async def remove(self, call: Call) -> web.StreamResponse:
         if call.flag("link"):
-            raise InvalidParameter("links between containers are not supported: nothing to remove")
+            raise InvalidParameter("a link is named /CONTAINER/ALIAS")
         work = self._engine.lifecycle.remove(
             self._get(call), force=call.flag("force"), volumes=call.flag("v")
         )
         return await self._change(work, "remove")
+
+    async def remove_link(self, call: Call) -> web.StreamResponse:
+        """`rm --link CONTAINER/ALIAS`: the slash comes as it is."""
+        if not call.flag("link"):
+            raise NotFound("page not found")
+        container = self._get(call)
+        return await self._change(
+            self._engine.links.remove(container, call.params["alias"]), "unlink"
+        )
 
     async def prune(self, call: Call) -> web.StreamResponse:
         removed, reclaimed = await self._engine.services.tasks.shielded(
@@ -220,9 +256,10 @@ class ContainerRoutes:
             multiplexed=not tty,
             detach_keys=keys,
         )
-        await self._engine.streams.attach(
+        work = self._engine.streams.attach(
             container, client, logs=call.flag("logs"), live=call.flag("stream")
         )
+        await self._hand_over(work, "attach")
         return Hijacked()
 
     async def attach_websocket(self, call: Call) -> web.StreamResponse:

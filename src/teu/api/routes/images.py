@@ -11,8 +11,11 @@ from teu.api.headers import HEADERS
 from teu.api.progress import Emit, stream_progress
 from teu.api.registryauth import registry_auth
 from teu.api.router import Route
-from teu.errors import InvalidParameter, NotImplementedYet, SystemFailure, Unauthorized
+from teu.errors import InvalidParameter, SystemFailure, Unauthorized
+from teu.image.bootstrap import Plan
+from teu.image.fetch import fetch
 from teu.model.config import ContainerConfig
+from teu.model.image import Image
 from teu.model.reference import Reference
 
 _MANIFESTS_SINCE = (1, 47)
@@ -30,6 +33,7 @@ class ImageRoutes:
             Route("POST", "/images/create", self.create),
             Route("POST", "/images/load", self.load),
             Route("POST", "/images/prune", self.prune),
+            Route("POST", "/images/bootstrap", self.bootstrap),
             Route("GET", "/images/get", self.save_many),
             Route("GET", "/images/{name:path}/json", self.inspect),
             Route("GET", "/images/{name:path}/history", self.history),
@@ -47,8 +51,9 @@ class ImageRoutes:
             call.filters(),
             all_=call.flag("all"),
             shared_size=call.flag("shared-size"),
-            manifests=call.flag("manifests") and call.version >= _MANIFESTS_SINCE,
         )
+        if call.flag("manifests") and call.version >= _MANIFESTS_SINCE:
+            await self._images.add_manifests(rows)
         for row in rows:
             versions.adapt_image_row(row, call.version)
         return answer(rows)
@@ -88,39 +93,49 @@ class ImageRoutes:
             except Unauthorized as error:
                 # As Docker answers; at a 401 its client asks for a password, terminal or not.
                 raise SystemFailure(error.message) from error
-            self._tell("pull", name, image.id)
+            self._tell("pull", name, image)
 
         return await stream_progress(call, self._tasks, f"pull {name}", work)
 
     async def _import(self, call: Call) -> web.StreamResponse:
-        if call.text("fromSrc") != "-":
-            raise NotImplementedYet(
-                "importing from a URL is not supported; fetch it first: curl URL | teu import -"
-            )
+        source = call.text("fromSrc")
         name = call.text("repo")
         if name and call.text("tag"):
             name += f":{call.text('tag')}"
         changes = call.values("changes")
 
         async def work(emit: Emit) -> None:
-            image = await self._images.import_image(
-                call.chunks(),
-                name=name,
-                changes=changes,
-                message=call.text("message"),
-                platform=call.text("platform"),
-            )
+            pieces = call.chunks() if source == "-" else fetch(source, emit)
+            async with aclosing(pieces):
+                image = await self._images.import_image(
+                    pieces,
+                    name=name,
+                    changes=changes,
+                    message=call.text("message") or f"Imported from {source}",
+                    platform=call.text("platform"),
+                )
             emit({"status": image.id})
-            self._tell("import", name or image.id, image.id)
 
         return await stream_progress(call, self._tasks, "import", work)
 
+    async def bootstrap(self, call: Call) -> web.StreamResponse:
+        """Not Docker's: a base image out of the host's package mirror."""
+        plan = Plan(
+            source=call.text("source"),
+            name=call.text("name"),
+            mirror=call.text("mirror"),
+            variant=call.text("variant") or "minbase",
+            include=call.text("include"),
+        )
+
+        async def work(emit: Emit) -> None:
+            await self._images.bootstrap(plan, emit)
+
+        return await stream_progress(call, self._tasks, f"bootstrap {plan.source}", work)
+
     async def load(self, call: Call) -> web.StreamResponse:
         async def work(emit: Emit) -> None:
-            for image in await self._images.load(
-                call.chunks(), progress=emit, platform=call.text("platform")
-            ):
-                self._tell("load", image.id, image.id)
+            await self._images.load(call.chunks(), progress=emit, platform=call.text("platform"))
 
         return await stream_progress(call, self._tasks, "load", work)
 
@@ -145,14 +160,11 @@ class ImageRoutes:
         auth = registry_auth(call)
 
         async def work(emit: Emit) -> None:
+            tag = call.text("tag")
             await self._images.push(
-                name,
-                tag=call.text("tag"),
-                platform=call.text("platform"),
-                auth=auth,
-                progress=emit,
+                name, tag=tag, platform=call.text("platform"), auth=auth, progress=emit
             )
-            self._tell("push", name, name)
+            self._tell("push", f"{name}:{tag}" if tag else name, None)
 
         return await stream_progress(call, self._tasks, f"push {name}", work)
 
@@ -161,8 +173,7 @@ class ImageRoutes:
     async def tag(self, call: Call) -> web.StreamResponse:
         repo, tag = call.text("repo"), call.text("tag")
         target = f"{repo}:{tag}" if tag else repo
-        image = self._images.tag(call.params["name"], target)
-        self._tell("tag", target, image.id)
+        self._images.tag(call.params["name"], target)
         return web.Response(status=status.CREATED)
 
     async def remove(self, call: Call) -> web.StreamResponse:
@@ -175,9 +186,6 @@ class ImageRoutes:
             ),
             "remove image",
         )
-        for row in removed:
-            for what, ref in row.items():
-                self._tell("untag" if what == "Untagged" else "delete", ref, ref)
         return answer(removed)
 
     async def prune(self, call: Call) -> web.StreamResponse:
@@ -203,5 +211,9 @@ class ImageRoutes:
         )
         return answer({"Id": image.id}, status.CREATED)
 
-    def _tell(self, action: str, name: str, image_id: str) -> None:
-        self._engine.events.publish("image", action, image_id, {"name": name})
+    def _tell(self, action: str, ref: str, image: Image | None) -> None:
+        """What concerns a registry names the image as it is called there."""
+        reference = Reference.parse(ref).with_default_tag()
+        labels = (image.config.config.labels if image else None) or {}
+        facts = {**labels, "name": reference.familiar_name}
+        self._engine.events.publish("image", action, reference.familiar, facts)

@@ -45,6 +45,7 @@ class NetworkRoutes:
             Route("DELETE", "/networks/{id}", self.remove),
             Route("POST", "/networks/{id}/connect", self.connect),
             Route("POST", "/networks/{id}/disconnect", self.disconnect),
+            Route("GET", "/containers/{id}/reach", self.reach),
         ]
 
     async def listing(self, call: Call) -> web.StreamResponse:
@@ -60,7 +61,7 @@ class NetworkRoutes:
             "name": lambda v: v in network.name,
             "scope": lambda v: network.scope == v,
             "type": lambda v: (v == "builtin") == (network.name in PREDEFINED),
-            "dangling": lambda v: (v.lower() in ("true", "1")) != bool(self._members(network)),
+            "dangling": lambda v: self._is_dangling(network) == (v.lower() in ("true", "1")),
         }
         if not all(has_label(network.labels, text) for text in filters.get("label", ())):
             return False
@@ -69,6 +70,9 @@ class NetworkRoutes:
             for name, values in filters.items()
             if name in tests and values
         )
+
+    def _is_dangling(self, network: NetworkRecord) -> bool:
+        return network.name not in PREDEFINED and not self._members(network)
 
     def _members(self, network: NetworkRecord) -> list[Container]:
         return [
@@ -97,6 +101,7 @@ class NetworkRoutes:
         filters = call.filters()
         check_filters(filters, frozenset({"until", "label", "label!"}))
         removed = await self._tasks.shielded(self._prune(filters), "prune networks")
+        self._engine.events.publish("network", "prune", "", {"reclaimed": "0"})
         return answer({"NetworksDeleted": removed or None})
 
     async def _prune(self, filters: Filters) -> list[str]:
@@ -130,9 +135,23 @@ class NetworkRoutes:
     async def disconnect(self, call: Call) -> web.StreamResponse:
         network = self._networks.get(call.params["id"])
         body = await call.body(DisconnectBody)
-        container = self._engine.services.containers.get(body.container)
-        await self._tasks.shielded(self._engine.plugs.disconnect(container, network), "disconnect")
+        plugs, containers = self._engine.plugs, self._engine.services.containers
+        if body.force and containers.find(body.container) is None:
+            work = plugs.disconnect_lost(body.container, network)
+        else:
+            work = plugs.disconnect(containers.get(body.container), network)
+        await self._tasks.shielded(work, "disconnect")
         return web.Response(status=status.OK)
+
+    async def reach(self, call: Call) -> web.StreamResponse:
+        """Not Docker's: whether, and if not why, the container reaches `?target=NAME[:PORT]`.
+
+        {"Reaches": bool, "From": str, "To": str, "Hops": [{"Hop", "Passed": bool, "Text"}]}
+        """
+        container = self._engine.services.containers.get(call.params["id"])
+        way = await self._engine.reach.explain(container, call.text("target"))
+        hops = [{"Hop": one.name, "Passed": one.passed, "Text": one.text} for one in way.hops]
+        return answer({"Reaches": way.reaches, "From": way.sender, "To": way.target, "Hops": hops})
 
     def _tell(self, action: str, network: NetworkRecord) -> None:
         self._engine.events.publish(

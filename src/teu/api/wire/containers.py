@@ -53,7 +53,7 @@ def inspect(container: Container, services: Services, image_name: str) -> dict[s
         "HostnamePath": etc.get("hostname", ""),
         "HostsPath": etc.get("hosts", ""),
         "LogPath": str(services.paths.log_file(record.id))
-        if record.host.log_config.type != "none"
+        if record.host.log_config.type == "json-file"
         else "",
         "Name": f"/{record.name}",
         "RestartCount": record.restart_count,
@@ -173,7 +173,7 @@ def network_settings(record: ContainerRecord) -> dict[str, Any]:
 def _shown_networks(record: ContainerRecord) -> dict[str, EndpointSettings]:
     if record.host.network_mode == "host":
         return {"host": EndpointSettings()}
-    if state.is_running(record):
+    if state.is_running(record) or not record.started_ns:  # before its first start: as asked
         return record.networks
     return {name: _asked_only(settings) for name, settings in record.networks.items()}
 
