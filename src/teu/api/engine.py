@@ -9,10 +9,12 @@ from teu.container.create import Creator
 from teu.container.exec import Execs
 from teu.container.health import HealthMonitor
 from teu.container.lifecycle import Lifecycle
+from teu.container.links import Links
 from teu.container.listing import Listing
 from teu.container.looks import Looks
 from teu.container.plugs import Plugs
 from teu.container.prune import Pruner
+from teu.container.reach import Reach
 from teu.container.rootfs import RootFilesystems
 from teu.container.services import Services
 from teu.container.stats import Stats
@@ -36,12 +38,14 @@ class Engine:
     listing: Listing
     looks: Looks
     plugs: Plugs
+    reach: Reach
     pruner: Pruner
     stats: Stats
     committer: Committer
     archives: Archives
     rootfs: RootFilesystems
     updater: Updater
+    links: Links
     health: HealthMonitor
     system: System
     builds: BuildService

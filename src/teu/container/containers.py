@@ -98,8 +98,9 @@ class Containers:
         return own | {layer for c in self for m in c.record.mounts for layer in m.layers}
 
     def layers_mounted(self) -> dict[str, str]:
-        """Chain ids below running containers, and the id of one of them each."""
-        return {layer: c.id for c in self if c.running for layer in c.record.layers}
+        """Chain ids below containers that run, start or end, and the id of one of them each."""
+        mounted = [c for c in self if c.record.status not in (Status.CREATED, Status.EXITED)]
+        return {layer: c.id for c in mounted for layer in c.record.layers}
 
     def using_volume(self, name: str) -> list[str]:
         """Ids of the containers that mention it; a record that cannot be read mentions whatever
@@ -141,6 +142,11 @@ class Containers:
                 return name
         return f"container_{ids.new_id()[:12]}"
 
+    def together(self) -> AbstractContextManager[None]:
+        """What is saved in the body, of containers and volumes, with the events that tell it, is
+        stored as one: all of it is there after a crash or nothing, for one commit. No await."""
+        return self._store.together()
+
     def save(self, container: Container) -> None:
         self._store.save(container.record)
 
@@ -164,10 +170,6 @@ class Containers:
         del self._by_name[old]
         self._by_name[name] = container
         self.tell(container, "rename", oldName=f"/{old}")
-
-    def together(self) -> AbstractContextManager[None]:
-        """What is saved in the body, of containers and volumes, is saved at once or not at all."""
-        return self._store.transaction()
 
     def begin_removal(self, container: Container) -> None:
         """The record is saved as being removed, name and id are free, nobody finds it any more."""

@@ -83,9 +83,10 @@ class Creator:
             tx.on_rollback("record", lambda: self._undo_record(container))
             self._rootfs.create(record.id, limit_bytes=limit_bytes)
             state.move(record, Status.CREATED)
-            services.containers.save(container)
+            with services.containers.together():
+                services.containers.save(container)
+                services.containers.tell(container, "create")
             tx.commit()
-        services.containers.tell(container, "create")
         services.runtime.foresee_start()
         return Created(container, warnings)
 

@@ -46,7 +46,7 @@ class Remover:
         with self._services.containers.together():
             self._services.containers.begin_removal(container)
             going = self._begin_volumes(container) if volumes else []
-        self._services.containers.tell(container, "destroy")
+            self._services.containers.tell(container, "destroy")
         for client in container.take_pending():
             os.close(client.fd)
         container.tell_removal(Outcome(container.record.exit_code))

@@ -162,6 +162,7 @@ class Setup:
             directory=bundle,
             bundle=bundle,
             runtime=services.runtime.command(record.host.runtime),
+            command=record.args[0],
             tty=record.config.tty,
             open_stdin=record.config.open_stdin,
             stdin_once=record.config.stdin_once,

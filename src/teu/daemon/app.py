@@ -44,6 +44,7 @@ from teu.container.mounting import Mounter
 from teu.container.plugevents import PlugEvents
 from teu.container.plugs import Plugs
 from teu.container.prune import Pruner
+from teu.container.reach import Reach
 from teu.container.recovery import Recovery
 from teu.container.removal import Remover
 from teu.container.rootfs import RootFilesystems
@@ -123,11 +124,13 @@ class Daemon:
         recovery.start_wanted()
 
     async def stop(self) -> None:
-        """Ends streams, lets changes under way finish (bounded), leaves containers running."""
+        """Ends streams, cancels builds, lets other changes finish (bounded); containers run on."""
         if self._engine is None or self._db is None:
             return
         services = self._engine.services
         self._engine.events.close()
+        self._engine.lifecycle.close()
+        await self._engine.builds.stop()
         await self._engine.health.close()
         await services.tasks.drain(self._config.shutdown_timeout_s)
         await services.shims.close()
@@ -190,7 +193,8 @@ class Daemon:
         health = HealthMonitor(services)
         plug_events = PlugEvents(services)
         exits = Exits(services, remover, health, plug_events)
-        setup = Setup(services, rootfs, Links(services), mounter)
+        links = Links(services)
+        setup = Setup(services, rootfs, links, mounter)
         builds = self._users.builds = self._build_builder(services, services.etc)
         lifecycle = Lifecycle(services, setup, exits, remover, health, plug_events)
         looks = Looks(services)
@@ -204,12 +208,14 @@ class Daemon:
             listing=Listing(services.containers, services.images),
             looks=looks,
             plugs=Plugs(services, events),
+            reach=Reach(services),
             stats=Stats(services),
             pruner=Pruner(services, lifecycle, looks),
             committer=Committer(services, rootfs, lifecycle),
             rootfs=rootfs,
             archives=Archives(services, Views(rootfs, services.volumes)),
             updater=Updater(services),
+            links=links,
             builds=builds,
             health=health,
             system=System(services, looks, events, self._about),

@@ -31,8 +31,8 @@ class ContainerStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    def transaction(self) -> AbstractContextManager[None]:
-        """See `Database.transaction`: also changes of other tables are part of it."""
+    def together(self) -> AbstractContextManager[None]:
+        """Everything that is stored inside, by whomever, is stored as one. No await inside."""
         return self._db.transaction()
 
     def load(self) -> tuple[list[ContainerRecord], list[BrokenRecord]]:
