@@ -139,7 +139,9 @@ class Saver:
                 yield bytes(-size % BLOCK)
         yield from self._blob(image.id, config)
         described = Descriptor(OCI_CONFIG, image.id, len(config))
-        manifest = msgspec.json.encode(Manifest(2, described, layers, OCI_MANIFEST))
+        manifest = msgspec.json.encode(
+            Manifest(2, described, layers, OCI_MANIFEST, image.record.annotations or None)
+        )
         digest = digest_of(manifest)
         yield from self._blob(digest, manifest)
         self._docker.append(

@@ -10,7 +10,7 @@ leaves layers that no image uses; `collect` removes them, as it does after a fai
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -175,6 +175,7 @@ class Stock:
         manifests: Sequence[bytes] = (),
         index_digest: str = "",
         parent_id: str = "",
+        annotations: Mapping[str, str] | None = None,
     ) -> Image:
         """Stores an image whose layers are all registered; `manifests` are kept with it, the
         last one is the image's own. With the digest of the index it comes from, it joins the
@@ -196,6 +197,7 @@ class Stock:
                 parent_id=parent_id,
                 stored_ns=now_ns(),
                 tagged_ns=now_ns(),
+                annotations=dict(annotations or {}),
             )
             return self.catalog.add(
                 record, config, names=names, blobs=blobs, index_digest=index_digest
