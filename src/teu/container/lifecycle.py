@@ -110,6 +110,7 @@ class Lifecycle:
         except BaseException as error:
             self._start_failed(container, previous, error)
             raise
+        self._setup.finish(container)
         self._started(container, shim)
 
     def _started(self, container: Container, shim: Shim) -> None:

@@ -22,6 +22,7 @@ class BrokenRecord(msgspec.Struct):
 
     id: str
     reason: str
+    raw: bytes = b""
 
 
 class ContainerStore:
@@ -41,7 +42,7 @@ class ContainerStore:
             try:
                 records.append(_decode(raw))
             except msgspec.MsgspecError as error:
-                broken.append(BrokenRecord(container_id, str(error)))
+                broken.append(BrokenRecord(container_id, str(error), raw))
         return records, broken
 
     def insert(self, record: ContainerRecord) -> None:

@@ -20,7 +20,7 @@ from teu.api.wire import containers as wire
 from teu.container.container import Container
 from teu.container.create import CreateRequest
 from teu.container.streams import LogOptions
-from teu.errors import InvalidParameter, NotImplementedYet
+from teu.errors import InvalidParameter, NotFound, NotImplementedYet
 from teu.model.config import (
     ContainerConfig,
     HostConfig,
@@ -74,6 +74,7 @@ class ContainerRoutes:
             Route("POST", "/containers/{id}/resize", self.resize),
             Route("POST", "/containers/{id}/wait", self.wait),
             Route("DELETE", "/containers/{id}", self.remove),
+            Route("DELETE", "/containers/{id}/{alias}", self.remove_link),
             Route("POST", "/containers/prune", self.prune, (1, 25)),
             Route("POST", "/containers/{id}/update", self.update),
             Route("GET", "/containers/{id}/stats", self.stats),
@@ -185,7 +186,13 @@ class ContainerRoutes:
         return await self._change(work, "restart")
 
     async def kill(self, call: Call) -> web.StreamResponse:
-        work = self._engine.lifecycle.kill(self._get(call), call.text("signal"))
+        try:
+            container = self._get(call)
+        except NotFound as error:
+            raise NotFound(
+                f"cannot kill container: {call.params['id']}: {error.message}"
+            ) from error
+        work = self._engine.lifecycle.kill(container, call.text("signal"))
         return await self._change(work, "kill")
 
     async def pause(self, call: Call) -> web.StreamResponse:
@@ -211,11 +218,20 @@ class ContainerRoutes:
 
     async def remove(self, call: Call) -> web.StreamResponse:
         if call.flag("link"):
-            raise InvalidParameter("links between containers are not supported: nothing to remove")
+            raise InvalidParameter("a link is named /CONTAINER/ALIAS")
         work = self._engine.lifecycle.remove(
             self._get(call), force=call.flag("force"), volumes=call.flag("v")
         )
         return await self._change(work, "remove")
+
+    async def remove_link(self, call: Call) -> web.StreamResponse:
+        """`rm --link CONTAINER/ALIAS`: the slash comes as it is."""
+        if not call.flag("link"):
+            raise NotFound("page not found")
+        container = self._get(call)
+        return await self._change(
+            self._engine.links.remove(container, call.params["alias"]), "unlink"
+        )
 
     async def prune(self, call: Call) -> web.StreamResponse:
         removed, reclaimed = await self._engine.services.tasks.shielded(
