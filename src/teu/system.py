@@ -120,8 +120,8 @@ class System:
             "ServerVersion": __version__,
             "LoggingDriver": about.log_driver,
             "Plugins": {
-                "Volume": ["local"],
-                "Network": ["bridge", "host", "null"],
+                "Volume": self._services.volumes.driver_names(),
+                "Network": ["bridge", "host", "ipvlan", "macvlan", "null", "vxlan"],
                 "Authorization": None,
                 "Log": logdrivers.names(),
             },
@@ -177,7 +177,7 @@ class System:
                 usage.logs[container.id] = await asyncio.to_thread(self._log_bytes, container.id)
         if "volume" in kinds:
             for volume in self._services.volumes.all():
-                usage.volumes[volume.name] = await self._services.volumes.size(volume.name)
+                usage.volumes[volume.name] = await self._services.volumes.size(volume)
         if "image" in kinds:
             usage.layers = await asyncio.to_thread(self._services.images.layers_size)
         return usage

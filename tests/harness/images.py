@@ -98,6 +98,22 @@ def nginx() -> Image:
     return _image("nginx", [_base_layer(), _nginx_layer()], config)
 
 
+@cache
+def postgresql() -> Image:
+    """Its cluster is in the volume /data; made there by the first start."""
+    path = f"{_PATH}:/usr/lib/postgresql/15/bin"
+    config = {
+        "Cmd": ["sh", "-c", _START_POSTGRESQL],
+        "Env": [path, "PGDATA=/data", "LC_ALL=C.UTF-8"],
+        "User": "postgres",
+        "Volumes": {"/data": {}},
+        "StopSignal": "SIGINT",
+    }
+    return _image(
+        "postgresql", [_base_layer(), _apt_layer("postgresql", _INSTALL_POSTGRESQL)], config
+    )
+
+
 # --- their layers ---------------------------------------------------------------------------
 
 
@@ -166,25 +182,48 @@ chroot {merged} sh -ec '
 '
 : > {merged}/etc/resolv.conf
 """
+_INSTALL_POSTGRESQL = """
+set -e
+mount -t overlay overlay -o lowerdir={lower},upperdir={upper},workdir={work} {merged}
+cp -L /etc/resolv.conf {merged}/etc/resolv.conf
+chroot {merged} sh -ec '
+  mkdir -p /etc/postgresql-common
+  echo "create_main_cluster = false" > /etc/postgresql-common/createcluster.conf
+  apt-get update -q
+  apt-get install -qy --no-install-recommends postgresql-15
+  rm -rf /usr/lib/postgresql/15/lib/bitcode /usr/lib/x86_64-linux-gnu/libLLVM*
+  install -d -o postgres -g postgres -m 700 /data
+'
+: > {merged}/etc/resolv.conf
+"""
+_START_POSTGRESQL = """\
+[ -s "$PGDATA/PG_VERSION" ] || initdb --auth=trust --no-instructions >/dev/null
+exec postgres -c listen_addresses=
+"""
 
 
 @cache
 def _nginx_layer() -> Layer:
-    """apt runs over an overlay in a mount namespace of its own: nothing stays mounted."""
+    return _apt_layer("nginx", _INSTALL_NGINX)
+
+
+def _apt_layer(name: str, script: str) -> Layer:
+    """What the script changes in the base image. It runs over an overlay in a mount namespace of
+    its own: nothing stays mounted."""
     lower = _base_tree()
 
     def build(work: Path) -> None:
         places = {name: work / name for name in ("upper", "work", "merged")}
         for place in places.values():
             place.mkdir()
-        script = _INSTALL_NGINX.format(lower=lower, **places)
-        command("unshare", "--mount", "--propagation", "private", "sh", "-c", script)
+        whole = script.format(lower=lower, **places)
+        command("unshare", "--mount", "--propagation", "private", "sh", "-c", whole)
         _trim(places["upper"])
         _pack(places["upper"], work / "layer.tar")
         for place in places.values():
             shutil.rmtree(place)
 
-    return _layer(built("nginxlayer", f"1 {_key(lower)} {_INSTALL_NGINX}", build))
+    return _layer(built(f"{name}layer", f"1 {_key(lower)} {script}", build))
 
 
 # --- tar and JSON ---------------------------------------------------------------------------

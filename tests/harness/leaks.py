@@ -157,8 +157,9 @@ def _command_lines(pids: set[int]) -> set[str]:
             words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
         except OSError:
             continue
-        line = words.replace("\0", " ").strip()
-        line = re.sub(r"((?:zygote|resolver/main)\.py) \d+", r"\1", line)
+        line = re.sub(
+            r"((?:zygote|resolver/main)\.py) \d+", r"\1", words.replace("\0", " ").strip()
+        )
         seen[line] = seen.get(line, 0) + 1
     return {f"{line} #{number}" for line, count in seen.items() for number in range(count)}
 

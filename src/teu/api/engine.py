@@ -14,11 +14,13 @@ from teu.container.listing import Listing
 from teu.container.looks import Looks
 from teu.container.plugs import Plugs
 from teu.container.prune import Pruner
+from teu.container.reach import Reach
 from teu.container.rootfs import RootFilesystems
 from teu.container.services import Services
 from teu.container.stats import Stats
 from teu.container.streams import Streams
 from teu.container.update import Updater
+from teu.container.volumework import VolumeWork
 from teu.events import EventBus
 from teu.image.remote import RemoteImages
 from teu.registry.client import RegistryClient
@@ -36,6 +38,7 @@ class Engine:
     listing: Listing
     looks: Looks
     plugs: Plugs
+    reach: Reach
     pruner: Pruner
     stats: Stats
     committer: Committer
@@ -47,4 +50,5 @@ class Engine:
     system: System
     builds: BuildService
     registry: RegistryClient
+    volume_work: VolumeWork
     remote: RemoteImages
