@@ -56,8 +56,11 @@ class Archives:
 
         Raises: NoSuchPath before the first piece.
         """
-        async with self._views.of(container, given(path)) as view:
-            async for piece in get_from(view, f"container {ref}", path):
+        async with (
+            self._views.of(container, given(path)) as view,
+            contextlib.aclosing(get_from(view, f"container {ref}", path)) as pieces,
+        ):
+            async for piece in pieces:
                 yield piece
         self._services.containers.tell(container, "archive-path")
 

@@ -1,6 +1,7 @@
 """A container's file system as an image, or as a tar stream."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -62,8 +63,11 @@ class Committer:
 
     async def export(self, container: Container) -> AsyncGenerator[bytes, None]:
         """The whole file system as a tar stream (mount points appear empty)."""
-        async with self._rootfs.mounted(container) as rootfs:
-            async for piece in packed_tree(rootfs):
+        async with (
+            self._rootfs.mounted(container) as rootfs,
+            contextlib.aclosing(packed_tree(rootfs)) as pieces,
+        ):
+            async for piece in pieces:
                 yield piece
         self._services.containers.tell(container, "export")
 

@@ -295,7 +295,9 @@ class VolumeService:
             return
         self.begin_removal(name)
         await self._until_unmounted(name)
+        driver = self._volumes[name].driver
         await self.finish_removal(name, force=force)
+        self.tell("destroy", name, {"driver": driver})
 
     async def _until_unmounted(self, name: str) -> None:
         """A container that was removed a moment ago may still be giving the volume up."""
@@ -308,7 +310,10 @@ class VolumeService:
             raise VolumeInUse(name, self._uses.of(name)) from None
 
     def begin_removal(self, name: str) -> None:
-        """The intent: from here on nobody finds the volume. Raises: NoSuchVolume, VolumeInUse."""
+        """The intent: from here on nobody finds the volume; who begins it tells of it.
+
+        Raises: NoSuchVolume, VolumeInUse.
+        """
         record = self.get(name)
         if users := self._users(name):
             raise VolumeInUse(name, users)
@@ -331,7 +336,6 @@ class VolumeService:
                     raise
                 log.warning("volume %s: forgotten by force: %s", name, error.message)
             self._forget(record)
-            self.tell("destroy", name, {"driver": record.driver})
 
     def _keep(self, record: VolumeRecord, error: EngineError) -> None:
         """What cannot be removed is shown again; a local removal cut short goes on later."""
