@@ -62,10 +62,10 @@ class Committer:
 
     async def export(self, container: Container) -> AsyncGenerator[bytes, None]:
         """The whole file system as a tar stream (mount points appear empty)."""
+        self._services.containers.tell(container, "export")
         async with self._rootfs.mounted(container) as rootfs:
             async for piece in packed_tree(rootfs):
                 yield piece
-        self._services.containers.tell(container, "export")
 
 
 async def packed_tree(root: Path) -> AsyncGenerator[bytes, None]:
