@@ -60,9 +60,12 @@ class Archives:
             self._views.of(container, given(path)) as view,
             contextlib.aclosing(get_from(view, f"container {ref}", path)) as pieces,
         ):
+            told = False
             async for piece in pieces:
+                if not told:  # not at the end: a client may leave once it has what it wants
+                    told = True
+                    self._services.containers.tell(container, "archive-path")
                 yield piece
-        self._services.containers.tell(container, "archive-path")
 
     async def put(
         self,

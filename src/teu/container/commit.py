@@ -63,13 +63,13 @@ class Committer:
 
     async def export(self, container: Container) -> AsyncGenerator[bytes, None]:
         """The whole file system as a tar stream (mount points appear empty)."""
+        self._services.containers.tell(container, "export")
         async with (
             self._rootfs.mounted(container) as rootfs,
             contextlib.aclosing(packed_tree(rootfs)) as pieces,
         ):
             async for piece in pieces:
                 yield piece
-        self._services.containers.tell(container, "export")
 
 
 async def packed_tree(root: Path) -> AsyncGenerator[bytes, None]:
