@@ -28,11 +28,20 @@ from teu.sys.clamp import clamp_times
 class FileSteps:
     """For one build."""
 
-    def __init__(self, parts: Parts, trees: Trees, sources: Sources, request: BuildRequest) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        trees: Trees,
+        sources: Sources,
+        request: BuildRequest,
+        keep: Callable[[list[str]], None],
+    ) -> None:
+        """`keep` keeps a stack of layers until the build has ended."""
         self._parts = parts
         self._trees = trees
         self._sources = sources
         self._request = request
+        self._keep = keep
 
     def is_independent(self, step: Copy) -> bool:
         """Whether the step's layer is the same whatever is below it."""
@@ -196,7 +205,9 @@ class FileSteps:
         epoch = self._request.source_date_epoch
         if epoch is not None:
             await asyncio.to_thread(clamp_times, place.upper, epoch * 1_000_000_000)
-        return await self._parts.images.workshop.adopt(state.diff_ids, place.upper)
+        stack = await self._parts.images.workshop.adopt(state.diff_ids, place.upper)
+        self._keep(stack)  # before anything else can run: no record speaks of it yet
+        return stack
 
 
 def _shown(path: str) -> str:

@@ -6,6 +6,7 @@ earliest step that is not done appears at once, that of later ones when their tu
 `EventProgress` says the same as data, for our own client: each message's `aux` is an `Event`.
 """
 
+import codecs
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -49,8 +50,6 @@ class _Texts:
     """Bytes of one step as text; a character that is split between two pieces waits."""
 
     def __init__(self) -> None:
-        import codecs
-
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def text(self, data: bytes) -> str:

@@ -25,13 +25,6 @@ class Limits(Struct, kw_only=True):
     security_opt: list[str] = field(default_factory=list)
 
 
-class Export(Struct, kw_only=True):
-    """One `--output`. `type`: image, docker, oci, tar, local, registry."""
-
-    type: str
-    options: dict[str, str] = field(default_factory=dict)
-
-
 class BuildRequest(Struct, kw_only=True):
     """`dockerfile` is a path inside the context; with `dockerfile_text` it is only its name.
 
@@ -58,7 +51,6 @@ class BuildRequest(Struct, kw_only=True):
     network: str = ""
     extra_hosts: list[str] = field(default_factory=list)
     limits: Limits = field(default_factory=Limits)
-    exports: list[Export] = field(default_factory=list)
     contexts: dict[str, str] = field(default_factory=dict)  # named contexts: name -> what
     allow: list[str] = field(default_factory=list)  # entitlements: network.host, security.insecure
     auths: dict[str, dict[str, str]] = field(default_factory=dict)  # by registry

@@ -62,6 +62,7 @@ class Sessions:
         self._images = images
         self._tasks = tasks
         self._sessions: dict[str, Session] = {}
+        self._building: dict[str, Session] = {}
         self._busy: set[str] = set()
 
     def is_busy(self, context: str) -> bool:
@@ -99,7 +100,12 @@ class Sessions:
         del self._sessions[session_id]
         if session.timer is not None:
             session.timer.cancel()
+        self._building[session_id] = session
         return session
+
+    def listening(self, session_id: str) -> Session:
+        """One that takes connections to agents, also while it builds. Raises: NoSuchSession."""
+        return self._building.get(session_id) or self.get(session_id)
 
     def _touch(self, session: Session) -> None:
         if session.timer is not None:
@@ -179,6 +185,7 @@ class Sessions:
 
     async def close(self, session: Session) -> None:
         """Ends the session: secrets and connections go, contexts stay for the next build."""
+        self._building.pop(session.id, None)
         session.secrets.clear()
         for agent in session.agents.values():
             agent.close()

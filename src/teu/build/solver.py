@@ -73,7 +73,7 @@ class Solver:
         """
         self._pin = self._kept.enter_context(self._parts.cache.pinning())
         async with Trees(self._parts, self._inputs) as trees:
-            self._files = FileSteps(self._parts, trees, self._sources, self._request)
+            self._files = FileSteps(self._parts, trees, self._sources, self._request, self._keep)
             self._trees = trees
             try:
                 async with asyncio.TaskGroup() as group:

@@ -6,6 +6,7 @@ archive of everything instead. See docs/adr/0013.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
@@ -174,7 +175,8 @@ def _offer(client: Client, path: str, agent: str) -> None:
         try:
             if not connection.take_some(1):
                 return
-            _offer(client, path, agent)
+            with contextlib.suppress(Failure):  # the build is about to end
+                _offer(client, path, agent)
             with socket.socket(socket.AF_UNIX) as local:
                 local.connect(agent)
                 _relay(connection, local)

@@ -333,7 +333,13 @@ class Lifecycle:
 
     def rename(self, container: Container, new_name: str) -> None:
         """Raises: InvalidParameter, NameInUse."""
+        old = container.name
         self._services.containers.rename(container, new_name)
+        for settings in container.record.networks.values():
+            if settings.dns_names:
+                names = (container.name if one == old else one for one in settings.dns_names)
+                settings.dns_names = list(dict.fromkeys(names))
+        self._services.containers.save(container)
         self._services.networks.rename(container.id, container.name)
 
     # --- remove --------------------------------------------------------------------------

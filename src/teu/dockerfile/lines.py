@@ -192,10 +192,6 @@ def _heredoc_marks(rest: str) -> list[tuple[str, str, str]]:
     return found
 
 
-def heredoc_names(text: str) -> list[str]:
-    """Names of the heredocs that words of an instruction stand for."""
-    return [re.sub(r"['\"]", "", raw) for _, _, raw in _heredoc_marks(text)]
-
-
 def is_heredoc(word: str) -> bool:
+    """Whether a word is `<<NAME`."""
     return _HEREDOC.fullmatch(word) is not None

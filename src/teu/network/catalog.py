@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface
 from typing import Final
 
 from msgspec.structs import replace
@@ -208,8 +208,24 @@ class Catalog:
         }
         if config.mtu:
             record.options[bridge_options.OPTION_MTU] = str(config.mtu)
-        record.pools = [self._bridge_pool(record.pools, "" if stored else present, routed)]
+        pools4 = [pool for pool in (record.pool(4),) if pool]
+        pools = [self._bridge_pool(pools4, "" if stored else present, routed)]
+        if config.ipv6:
+            pools.append(self._bridge_pool6(record.pool(6), routed))
+        record.pools = pools
+        record.enable_ipv6 = config.ipv6
         return record
+
+    def _bridge_pool6(self, stored: IPAMConfig | None, routed: Iterable[IPNetwork]) -> IPAMConfig:
+        part = self._config.fixed_cidr_v6
+        if self._config.bip6:
+            own = IPv6Interface(self._config.bip6)
+            return ipam.complete(
+                IPAMConfig(subnet=str(own.network), gateway=str(own.ip), ip_range=part)
+            )
+        if part:
+            return ipam.complete(IPAMConfig(subnet=part))
+        return stored or self._default_pool([self._ipv6_pool], routed)
 
     def _bridge_pool(
         self, stored: list[IPAMConfig], present: str, routed: Iterable[IPNetwork]

@@ -209,11 +209,12 @@ class Connector:
         self, container_id: str, name: str, network: NetworkRecord, settings: EndpointSettings
     ) -> EndpointRecord:
         """`_reserve`, which waits for a holder of the address that is about to let go."""
+        deadline = asyncio.get_running_loop().time() + _RELEASE_LIMIT_S
         while True:
             try:
                 return self._reserve(container_id, name, network, settings)
             except AddressInUse as error:
-                if not await self._let_go_soon(error.container_id):
+                if not await self._let_go_soon(error.container_id, deadline):
                     raise
 
     def _reserve(
@@ -349,16 +350,21 @@ class Connector:
 
     async def _acquire(self, request: PortRequest, record: EndpointRecord) -> int:
         """Waits for a holder that has ended and is about to let go. Raises: PortInUse."""
+        deadline = asyncio.get_running_loop().time() + _RELEASE_LIMIT_S
         while True:
             try:
                 return self._ports.acquire(request, record.container_id, record.container_name)
             except PortInUse as error:
-                if not await self._let_go_soon(error.holder.container_id if error.holder else ""):
+                holder = error.holder.container_id if error.holder else ""
+                if not await self._let_go_soon(holder, deadline):
                     raise
 
-    async def _let_go_soon(self, container_id: str) -> bool:
-        """Whether a container that has ended released what it held, meanwhile."""
+    async def _let_go_soon(self, container_id: str, deadline: float) -> bool:
+        """Whether it is worth to try again: containers that have ended released what they held,
+        before `deadline` (the loop's time)."""
         if not container_id or not self.is_going(container_id):
+            return False
+        if asyncio.get_running_loop().time() > deadline:
             return False
         before = self._releases
         await self.until_released(lambda: self._releases == before)

@@ -67,17 +67,23 @@ class AgentSocket:
                     other = await self._next()
             except TimeoutError:
                 return
-            with other:
-                loop = asyncio.get_running_loop()
-                with contextlib.suppress(OSError):
-                    await loop.sock_sendall(other, _START)
-                    await asyncio.gather(_copy(user, other), _copy(other, user))
+            with other, contextlib.suppress(OSError):
+                await asyncio.gather(_copy(user, other), _copy(other, user))
 
     async def _next(self) -> socket.socket:
-        while not self._offered:
-            self._more.clear()
-            await self._more.wait()
-        return self._offered.popleft()
+        """The next connection that takes the start byte; those whose client is gone do not."""
+        loop = asyncio.get_running_loop()
+        while True:
+            while not self._offered:
+                self._more.clear()
+                await self._more.wait()
+            connection = self._offered.popleft()
+            try:
+                await loop.sock_sendall(connection, _START)
+            except OSError:
+                connection.close()
+            else:
+                return connection
 
 
 async def _copy(source: socket.socket, target: socket.socket) -> None:

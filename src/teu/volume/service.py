@@ -91,7 +91,7 @@ class VolumeService:
             data = self._local.data(record)
             if record.directory:
                 self._settle_name(record)
-            elif not record.options:
+            elif self.is_plain(record):
                 content.resume(data, data.parent)
 
     async def close(self) -> None:
@@ -464,9 +464,13 @@ class VolumeService:
         """Fills a mounted volume with the content of the directory behind `source_fd`, if it is
         empty. See `content.copy_up`."""
         async with self._lock(name):
-            record = self.get(name)
-            inside = record.driver != LOCAL or bool(record.options)
-            await content.copy_up(source_fd, directory, directory if inside else directory.parent)
+            foreign = not self.is_plain(self.get(name))
+            staging = directory if foreign else directory.parent
+            await content.copy_up(source_fd, directory, staging, may_block=foreign)
+
+    def is_plain(self, record: VolumeRecord) -> bool:
+        """A directory of this host: looking at it never blocks for long."""
+        return record.driver == LOCAL and not record.options
 
     # --- parts ---------------------------------------------------------------------------
 

@@ -504,3 +504,33 @@ def test_platforms_that_do_not_exist(engine: Engine) -> None:
     refused = build(engine, FROM, platform="foobar")
     assert refused.status == 400
     assert "unknown operating system or architecture" in refused.error
+
+
+def test_an_agent_of_the_client(teu: Cli, tmp_path: Path) -> None:
+    """A command talks to the agent that runs beside the client; twice, in parallel stages too."""
+    path = tmp_path / "agent"
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+
+    def answer() -> None:
+        while True:
+            try:
+                user, _ = listener.accept()
+            except OSError:
+                return
+            with user:
+                user.sendall(b"agent got " + user.recv(100))
+
+    Thread(target=answer, daemon=True).start()
+    script = "$s = IO::Socket::UNIX->new($ENV{SSH_AUTH_SOCK}) or die $!; print $s qq(ping\\n); "
+    step = f"RUN --mount=type=ssh perl -MIO::Socket::UNIX -e '{script} print scalar <$s>'\n"
+    text = "FROM debian:bookworm\n" + step + step.replace("ping", "pong")
+    where = write(tmp_path / "c", text + 'RUN test -z "$SSH_AUTH_SOCK"\n')
+    said = teu.ok("build", "--no-cache", "--ssh", f"default={path}", str(where), timeout_s=120)
+    listener.close()
+    assert "agent got ping" in said
+    assert "agent got pong" in said
+    required = step.replace("type=ssh", "type=ssh,required=true")
+    write(tmp_path / "c", "FROM debian:bookworm\n" + required)
+    assert "give it with --ssh" in teu.fails(1, "build", str(where))

@@ -61,7 +61,7 @@ class BuildSessionRoutes:
         return web.Response(status=status.NO_CONTENT)
 
     async def agent(self, call: Call) -> web.StreamResponse:
-        session = self._sessions.get(call.params["id"])
+        session = self._sessions.listening(call.params["id"])
         head = upgrade_head(call.request, content_type=RAW)
         fd = await take_over(call.request, head)
         self._sessions.add_agent(session, call.params["name"], socket.socket(fileno=fd))

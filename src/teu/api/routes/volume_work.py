@@ -1,4 +1,4 @@
-"""`/teu/volumes/…`: what Docker's API has no words for (docs/adr/0020, docs/volumes.md)."""
+"""`/teu/volumes/…`: what Docker's API has no words for (docs/adr/0021, docs/volumes.md)."""
 
 import base64
 import json

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from teu.api.call import Call
-from teu.build.request import BuildRequest, Export, Limits
+from teu.build.request import BuildRequest, Limits
 from teu.errors import InvalidParameter
 from teu.model.config import Ulimit
 
@@ -42,10 +42,6 @@ def build_request(call: Call) -> BuildRequest:
         network=call.text("networkmode"),
         extra_hosts=_extra_hosts(call),
         limits=_limits(call),
-        exports=[
-            Export(type=one.get("Type", ""), options=one.get("Attrs") or {})
-            for one in _json(call, "outputs", list[dict[str, Any]], [])
-        ],
         auths=_auths(call),
         annotations=_json(call, "annotations", dict[str, str], {}),
         no_cache_filter=_json(call, "nocachefilter", list[str], []),
