@@ -14,12 +14,11 @@ import os
 from teu.container import state
 from teu.container.container import Container, Outcome
 from teu.container.mounting import Mounter
-from teu.container.rootfs import RootFilesystems
+from teu.container.rootfs import UNMOUNT_TRIES, RootFilesystems
 from teu.container.services import Services
 from teu.errors import Conflict, EngineError, NotFound
 from teu.model.container import Status
 
-UNMOUNT_TRIES = 50
 log = logging.getLogger(__name__)
 
 
