@@ -8,10 +8,11 @@ Records live in memory; `flush` writes them once their layers are durable. A cra
 not flushed, never more.
 """
 
+import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import msgspec
 
@@ -42,6 +43,8 @@ class BuildCache:
         self._records: dict[str, CacheRecord] = {}
         self._unflushed: set[str] = set()
         self._pins: Counter[str] = Counter()
+        self._turns: dict[str, asyncio.Lock] = {}
+        self._takers: Counter[str] = Counter()
 
     def load(self, is_there: Callable[[list[str]], bool]) -> None:
         """Reads all records; forgets those whose layers are gone."""
@@ -105,6 +108,20 @@ class BuildCache:
             yield pin
         finally:
             self._pins -= held
+
+    @asynccontextmanager
+    async def turn(self, key: str) -> AsyncIterator[None]:
+        """One at a time may make the result of a key: who comes second finds it. Two results of
+        one step would lead what follows to different keys."""
+        lock = self._turns.setdefault(key, asyncio.Lock())
+        self._takers[key] += 1
+        try:
+            async with lock:
+                yield
+        finally:
+            self._takers[key] -= 1
+            if not self._takers[key]:
+                del self._turns[key], self._takers[key]
 
     def unflushed_stacks(self) -> list[list[str]]:
         """The stacks of layers that must be durable before `flush`."""

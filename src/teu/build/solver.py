@@ -64,6 +64,7 @@ class Solver:
         )
         self._stages: dict[int, asyncio.Task[State]] = {}
         self._kept = ExitStack()
+        self._made_keys: set[str] = set()
         self.failed: FailedStep | None = None
 
     async def run(self) -> State:
@@ -177,23 +178,35 @@ class Solver:
     async def _result(self, plan: StagePlan, step: Step, state: State) -> CacheRecord:
         """From the cache, or made now."""
         assert isinstance(step, Run | Copy | MakeDirectory)
-        cache = self._parts.cache
         record = await self._record(plan, step, state)
         self._pin(record.key)
-        if not self._ignores_cache(plan):
-            found = cache.find(record.key)
-            if found is None:
-                found = await self._remote.find(record.key, self._kept)
-            if found is not None and self._parts.images.workshop.has(found.diff_ids):
+        async with self._parts.cache.turn(record.key):
+            found = await self._known(plan, record.key)
+            if found is not None:
                 self._progress.cached(step.number)
-                self.records.append(found)
-                return found
+            else:
+                found = await self._made(step, state, record)
+        self.records.append(found)
+        return found
+
+    async def _known(self, plan: StagePlan, key: str) -> CacheRecord | None:
+        """An earlier result that may be used. What this build made itself always may."""
+        if self._ignores_cache(plan) and key not in self._made_keys:
+            return None
+        found = self._parts.cache.find(key) or await self._remote.find(key, self._kept)
+        is_there = found is not None and self._parts.images.workshop.has(found.diff_ids)
+        return found if is_there else None
+
+    async def _made(
+        self, step: "Run | Copy | MakeDirectory", state: State, record: CacheRecord
+    ) -> CacheRecord:
+        """The record with its result, in the cache."""
         self._explain(step, record)
         record.diff_ids = await self._make(step, state)
         record.created_ns = now_ns()
         record.size_bytes = self._own_size(state.diff_ids, record.diff_ids)
-        cache.add(record)
-        self.records.append(record)
+        self._parts.cache.add(record)
+        self._made_keys.add(record.key)
         return record
 
     async def _record(

@@ -20,10 +20,6 @@ class Origin(Struct, frozen=True):
     image: str = ""
     context: str = ""
 
-    @property
-    def is_context(self) -> bool:
-        return self.stage is None and not self.image
-
 
 class Mount(Struct, frozen=True, kw_only=True):
     """One `RUN --mount`. Modes and ids are None where the type's default holds."""

@@ -106,11 +106,12 @@ class _Reader:
             if not row or row.startswith("#"):
                 self._next += 1
                 continue
-            yield self._line()
+            start = self._next + 1
+            joined, empty = self._joined()
+            if joined:  # not only a continuation of nothing
+                yield self._line(start, joined, empty)
 
-    def _line(self) -> Line:
-        start = self._next + 1
-        joined, empty = self._joined()
+    def _line(self, start: int, joined: str, empty: bool) -> Line:
         keyword, rest = _split_keyword(joined)
         heredocs = tuple(self._heredocs(keyword, rest, start))
         return Line(keyword, rest, Span(start, self._next), heredocs, empty)

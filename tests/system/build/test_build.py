@@ -534,3 +534,16 @@ def test_an_agent_of_the_client(teu: Cli, tmp_path: Path) -> None:
     required = step.replace("type=ssh", "type=ssh,required=true")
     write(tmp_path / "c", "FROM debian:bookworm\n" + required)
     assert "give it with --ssh" in teu.fails(1, "build", str(where))
+
+
+def test_equal_steps_at_the_same_time_run_once(engine: Engine, names: Names) -> None:
+    """Or what follows them would miss the cache in the next build."""
+    step = f"RUN echo {names('x')}; cat /proc/uptime > /u; sleep 0.3\n"
+    text = (
+        f"FROM busybox AS a\n{step}RUN echo a >> /u\nFROM busybox AS b\n{step}RUN echo b >> /u\n"
+        "FROM scratch\nCOPY --from=a /u /a\nCOPY --from=b /u /b\n"
+    )
+    first = build(engine, text, nocache=1)
+    assert len(ran(first)) == 3, first.log
+    again = build(engine, text)
+    assert (again.image, ran(again)) == (first.image, [])
