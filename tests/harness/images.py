@@ -69,6 +69,22 @@ def busybox() -> Image:
 
 
 @cache
+def alpine() -> Image:
+    """Busybox with what clients' own tests expect of the image of that name."""
+    users = b"root:x:0:0:root:/root:/bin/sh\nwww:x:33:33::/home:/bin/sh\n"
+    extra = _files_layer(
+        "alpinefiles",
+        {
+            "etc/passwd": users + b"postgres:x:70:70::/var/lib/postgresql:/bin/sh\n",
+            "etc/alpine-release": b"3.10.0\n",
+            "var/opt/.keep": b"",
+        },
+    )
+    config = {"Cmd": ["/bin/sh"], "Env": [_PATH]}
+    return _image("alpine", [_busybox_layer(), extra], config)
+
+
+@cache
 def clock() -> Image:
     extra = _files_layer("clockfile", {"clock.sh": CLOCK.encode()})
     config = {"Cmd": ["/bin/sh", "/clock.sh"], "Env": ["PATH=/bin:/sbin"]}

@@ -1,14 +1,18 @@
 """A container's file system as an image, or as a tar stream."""
 
+import logging
 from collections.abc import AsyncIterator
 
 from teu.container.container import Container
 from teu.container.lifecycle import Lifecycle
 from teu.container.rootfs import RootFilesystems
 from teu.container.services import Services
+from teu.errors import Conflict, SystemFailure
 from teu.model.config import ContainerConfig
 from teu.model.container import Status
 from teu.model.image import Image
+
+log = logging.getLogger(__name__)
 
 
 class Committer:
@@ -32,9 +36,7 @@ class Committer:
 
         Raises: InvalidParameter (name, changes), SystemFailure.
         """
-        paused = pause and container.record.status is Status.RUNNING
-        if paused:
-            await self._lifecycle.pause(container)
+        paused = pause and await self._pause(container)
         try:
             image = await self._services.images.commit(
                 self._services.paths.home(container.id) / "upper",
@@ -51,6 +53,17 @@ class Committer:
                 await self._lifecycle.unpause(container)
         self._services.containers.tell(container, "commit", imageID=image.id, imageRef=name)
         return image
+
+    async def _pause(self, container: Container) -> bool:
+        """Whether it is paused by this. One that ends meanwhile holds still by itself."""
+        if container.record.status is not Status.RUNNING:
+            return False
+        try:
+            await self._lifecycle.pause(container)
+        except (Conflict, SystemFailure) as error:
+            log.info("committing %s without a pause: %s", container.id[:12], error.message)
+            return False
+        return True
 
     async def export(self, container: Container) -> AsyncIterator[bytes]:
         """The whole file system as a tar stream (mount points appear empty)."""

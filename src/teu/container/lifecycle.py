@@ -212,9 +212,9 @@ class Lifecycle:
             self._services.containers.tell(container, "kill", signal=str(number))
 
     async def kill(self, container: Container, signal_name: str = "") -> None:
-        """Sends a signal (KILL by default) and returns without waiting for an exit.
+        """Sends a signal; KILL, the default, also waits for the exit.
 
-        Raises: Conflict when it does not run, InvalidParameter.
+        Raises: Conflict when it does not run, InvalidParameter, DeadlineExceeded.
         """
         number = parse_signal(signal_name or "SIGKILL")
         if container.record.status is Status.RESTARTING:
@@ -227,9 +227,10 @@ class Lifecycle:
         stop_signal = parse_signal(container.record.config.stop_signal or "SIGTERM")
         if number in (signal.SIGKILL, stop_signal):
             self._mark_stopped(container)
-        self._signal(container, number)
         if number == signal.SIGKILL:
-            await self._wake_paused(container)
+            await self._kill_and_wait(container, container.next_exit())
+        else:
+            self._signal(container, number)
 
     async def restart(
         self, container: Container, *, timeout_s: int | None = None, signal_name: str = ""

@@ -1,6 +1,7 @@
 """`/containers/…`: thin handlers; what they do is in `container/`."""
 
 import contextlib
+import os
 from collections.abc import Coroutine
 from typing import Any
 
@@ -12,7 +13,15 @@ from teu.api import status, versions
 from teu.api.call import Call, answer
 from teu.api.engine import Engine
 from teu.api.headers import HEADERS
-from teu.api.hijack import MULTIPLEXED, RAW, Hijacked, stream_head, take_over, upgrade_head
+from teu.api.hijack import (
+    MULTIPLEXED,
+    RAW,
+    Hijacked,
+    head_was_read,
+    stream_head,
+    take_over,
+    upgrade_head,
+)
 from teu.api.router import Route
 from teu.api.websocket import WebSocketRelay
 from teu.api.wire import containers as wire
@@ -33,6 +42,7 @@ class CreateBody(ContainerConfig):
 
     host_config: HostConfig | None = None
     networking_config: NetworkingConfig | None = None
+    runtime: str = ""  # docker-py names it here; Docker does not look
 
 
 class ContainerRoutes:
@@ -136,6 +146,7 @@ class ContainerRoutes:
             host=body.host_config or HostConfig(),
             networking=body.networking_config or NetworkingConfig(),
         )
+        request.host.runtime = request.host.runtime or body.runtime
         services = self._engine.services
         warnings = versions.adapt_create(
             request, call.version, unified=services.runtime.cgroups.unified
@@ -220,10 +231,21 @@ class ContainerRoutes:
             multiplexed=not tty,
             detach_keys=keys,
         )
-        await self._engine.streams.attach(
-            container, client, logs=call.flag("logs"), live=call.flag("stream")
-        )
+        # A task of its own: this one is cancelled when its connection is gone, which it is now.
+        work = self._attach(container, client, logs=call.flag("logs"), live=call.flag("stream"))
+        self._engine.services.tasks.start(work, f"attach {container.id[:12]}")
         return Hijacked()
+
+    async def _attach(
+        self, container: Container, client: Client, *, logs: bool, live: bool
+    ) -> None:
+        if logs:
+            try:
+                await head_was_read(client.fd)
+            except BaseException:
+                os.close(client.fd)
+                raise
+        await self._engine.streams.attach(container, client, logs=logs, live=live)
 
     async def attach_websocket(self, call: Call) -> web.StreamResponse:
         """Both output streams as they come, without frames: a browser's terminal."""

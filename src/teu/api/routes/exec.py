@@ -47,22 +47,23 @@ class ExecRoutes:
         item = self._engine.execs.get(call.params["id"])
         body = await call.body(StartBody)
         self._engine.execs.check_startable(item)
-        size = body.console_size or item.config.console_size or [0, 0]
+        size = (body.console_size if body.tty else None) or item.config.console_size or [0, 0]
         console = (size[0], size[1]) if len(size) == 2 and all(size) else None
         if body.detach:
             await self._engine.services.tasks.shielded(
                 self._engine.execs.start(item, None, console), "exec"
             )
             return web.Response(status=status.OK)
-        tty = item.config.tty
-        content_type = RAW if tty or call.version < (1, 42) else MULTIPLEXED
+        # What is asked here decides about frames, even if the command has a terminal: a client that
+        # did not say so expects them.
+        content_type = RAW if body.tty or call.version < (1, 42) else MULTIPLEXED
         fd = await take_over(call.request, upgrade_head(call.request, content_type=content_type))
         client = Client(
             fd=fd,
             stdin=item.config.attach_stdin,
             stdout=item.config.attach_stdout,
             stderr=item.config.attach_stderr,
-            multiplexed=not tty,
+            multiplexed=not body.tty,
             detach_keys=parse_detach_keys(item.config.detach_keys or ""),
         )
         self._engine.services.tasks.start(

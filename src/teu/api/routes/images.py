@@ -126,7 +126,7 @@ class ImageRoutes:
             ):
                 self._tell("load", image.id, image.id)
 
-        return await stream_progress(call, self._tasks, "load", work)
+        return await stream_progress(call, self._tasks, "load", work, errors_in_stream=True)
 
     async def save(self, call: Call) -> web.StreamResponse:
         return await self._save(call, [call.params["name"]])
