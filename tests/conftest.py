@@ -22,6 +22,7 @@ from harness import leaks
 from harness.clients import Cli
 from harness.engine import Engine
 from harness.registry import Registry, lab_storage
+from harness.waiting import until
 
 CLIENTS = ("docker", "teu")
 _CLEAN_LIMIT_S = 10
@@ -69,6 +70,11 @@ def _warm_up(engine: Engine) -> None:
         reply = engine.api.request("POST", f"/containers/{container}/{path}")
         assert reply.status in (200, 204), reply
     engine.api.request("DELETE", f"/containers/{container}")
+    made = engine.api.request("POST", "/networks/create", {"Name": "warm-up"})
+    assert made.status == 201, made
+    if engine.kind == "teu":
+        until("the resolver runs", (engine.exec_root / "resolver.sock").exists)
+    engine.api.request("DELETE", "/networks/warm-up")
 
 
 @pytest.fixture

@@ -130,6 +130,7 @@ class Container:
         service = self.lab.service
         got = await service.connect(self.id, self.name, self.sandbox, network, settings)
         self.endpoints[network] = got
+        await service._names.settled()
         return got
 
     async def publish(
@@ -145,7 +146,7 @@ class Container:
         return await self.lab.service.publish(self.id, self.name, network, wanted, **options)
 
     async def disconnect(self, network: str) -> None:
-        await self.lab.service.disconnect(self.id, network, self.sandbox)
+        await self.lab.service.disconnect(self.id, network)
 
     async def release(self) -> None:
         await self.lab.service.release(self.id, self.sandbox)

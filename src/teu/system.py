@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from teu import __version__, clock
+from teu.container import logdrivers
 from teu.container.containers import Containers
 from teu.container.looks import Looks
 from teu.container.services import Services
@@ -121,7 +122,7 @@ class System:
                 "Volume": ["local"],
                 "Network": ["bridge", "host", "null"],
                 "Authorization": None,
-                "Log": ["json-file", "local", "none"],
+                "Log": logdrivers.names(),
             },
             "RegistryConfig": _registry_config(about),
             "Runtimes": {name: {"path": path} for name, path in about.runtimes.items()},
@@ -148,6 +149,10 @@ class System:
             "ContainerdCommit": {"ID": ""},
             "RuncCommit": {"ID": ""},
             "InitCommit": {"ID": ""},
+            "CDISpecDirs": self._services.runtime.cdi_directories,
+            "DiscoveredDevices": [
+                {"Source": "cdi", "ID": name} for name in self._services.runtime.cdi_devices()
+            ],
             "NEventsListener": self._events.listeners,
             "Warnings": [*_missing_limits(self._services.runtime), *about.warnings] or None,
         }

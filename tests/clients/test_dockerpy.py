@@ -1,8 +1,10 @@
 """docker-py, Docker's own library for Python: a scenario, and faults that its own tests found."""
 
+import gc
 import io
 import tarfile
 import threading
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,6 +31,9 @@ def client(engine: Engine) -> Iterator[docker.DockerClient]:
         yield made
     finally:
         made.close()
+        with warnings.catch_warnings():  # here, and not in whatever test comes next
+            warnings.simplefilter("ignore")
+            gc.collect()
 
 
 @pytest.fixture

@@ -67,6 +67,7 @@ class Engine:
     def __init__(self, registry: str, kind: str = KIND) -> None:
         self.kind = kind
         self.registry = registry
+        self.registries = {registry}  # and others that a test makes it talk to
         self.options: tuple[str, ...] = ()  # more of the daemon's command line
         self.known_ids: set[str] = set()  # containers that the leak check must look for
         self.process: subprocess.Popen[bytes] | None = None

@@ -106,13 +106,13 @@ class FakeRegistry:
 
 
 @asynccontextmanager
-async def serving(registry: FakeRegistry) -> AsyncIterator[str]:
-    """Serves on a free loopback port; gives `127.0.0.1:PORT`."""
+async def serving(registry: FakeRegistry, port: int = 0) -> AsyncIterator[str]:
+    """Serves on a free loopback port, or this one; gives `127.0.0.1:PORT`."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", registry.serve)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", port)
     await site.start()
     assert runner.addresses
     registry.address = f"127.0.0.1:{runner.addresses[0][1]}"

@@ -194,12 +194,16 @@ class Users:
 
     containers: dict[str, list[tuple[str, bool]]] = field(default_factory=dict)
     layers: list[str] = field(default_factory=list)
+    mounted: dict[str, str] = field(default_factory=dict)
 
     def containers_using(self, image_id: str) -> list[tuple[str, bool]]:
         return self.containers.get(image_id, [])
 
     def layers_in_use(self) -> list[str]:
         return self.layers
+
+    def layers_mounted(self) -> dict[str, str]:
+        return self.mounted
 
 
 class Lab:

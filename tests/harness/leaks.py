@@ -70,12 +70,12 @@ def traces(engine: Engine, before: Snapshot, gone: set[str]) -> list[str]:
 
 
 def open_files(engine: Engine) -> Counter[str]:
-    """What the daemon has open, by kind; an idle connection to the registry is not counted.
+    """What the daemon has open, by kind; idle connections to registries are not counted.
 
     A file counts once: SQLite keeps descriptors of closed connections for its next one.
     """
     found: Counter[str] = Counter()
-    idle = _connections_to(engine.registry)
+    idle = {found for address in engine.registries for found in _connections_to(address)}
     for entry in os.scandir(f"/proc/{engine.pid}/fd"):
         try:
             target = os.readlink(entry.path)
@@ -149,14 +149,15 @@ def _networks(engine: Engine) -> set[str]:
 
 
 def _command_lines(pids: set[int]) -> set[str]:
-    """Command lines, numbered where several are equal: a new daemon equals the old one."""
+    """Command lines, numbered where several are equal: a new daemon equals the old one, whatever
+    descriptor its zygote got."""
     seen: dict[str, int] = {}
     for pid in pids:
         try:
             words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
         except OSError:
             continue
-        line = words.replace("\0", " ").strip()
+        line = re.sub(r"(zygote\.py) \d+", r"\1", words.replace("\0", " ").strip())
         seen[line] = seen.get(line, 0) + 1
     return {f"{line} #{number}" for line, count in seen.items() for number in range(count)}
 

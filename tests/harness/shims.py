@@ -87,7 +87,7 @@ class Box:
             "open_stdin": False,
             "stdin_once": False,
             "console_size": None,
-            "log": LogTarget("json-file", str(self.log(name))),
+            "log": LogTarget(str(self.log(name))),
         }
         return LaunchSpec(**{**values, **options})
 

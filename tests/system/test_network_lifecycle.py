@@ -7,7 +7,7 @@ from teu.errors import EngineError, SystemFailure
 from teu.ids import new_id
 from teu.model.network import IPAM, IPAMConfig, NetworkCreate
 from teu.network.errors import NetworkInUse, NoSuchNetwork, PredefinedNetwork, SubnetTaken
-from teu.network.service import NetworkConfig, NetworkService
+from teu.network.service import Live, NetworkConfig, NetworkService
 from teu.store.networks import NetworkNameTaken
 
 BRIDGE_NAME = "com.docker.network.bridge.name"
@@ -166,7 +166,7 @@ def test_a_killed_daemon_leaves_what_the_next_one_needs() -> None:
         # In the middle of an end: the namespace is gone, the row is not.
         sh("umount", lose.sandbox)
         await lab.restart()
-        await lab.service.restore([(keep.id, "keep", keep.sandbox, {}, {})])
+        await lab.service.restore([Live(keep.id, "keep")])
         await lab.service.reap({keep.id})
         assert len(lab.db.rows("SELECT * FROM endpoint")) == 1
         assert lab.published() == ["tcp . 8080 : 172.17.0.2 . 80"]

@@ -25,7 +25,7 @@ from netlab import (
 from teu.errors import EngineError, InvalidParameter
 from teu.model.network import NetworkCreate
 from teu.network.errors import NotConnected, PortTaken
-from teu.network.service import REPAIR_DELAY_S
+from teu.network.service import REPAIR_DELAY_S, Live
 
 FORWARD_DROP = "{ type filter hook forward priority filter; policy drop; }"
 
@@ -287,7 +287,7 @@ def test_a_restart_of_the_daemon_disturbs_nobody() -> None:
             await lab.restart()
             assert lab.published() == before
             assert ask("127.0.0.1", 8080) == "172.17.0.1"
-            await lab.service.restore([(one.id, "renamed", one.sandbox, {}, {})])
+            await lab.service.restore([Live(one.id, "renamed")])
             await lab.service.reap({one.id})
             assert len(lab.published()) == 2
             assert ask("127.0.0.1", 8080) == "172.17.0.1"
@@ -313,7 +313,7 @@ def test_a_port_lost_while_the_daemon_was_away_is_told_not_fatal() -> None:
         await lab.close()
         with listener(8080):
             await lab.open()
-            await lab.service.restore([(one.id, "one", one.sandbox, {}, {})])
+            await lab.service.restore([Live(one.id, "one")])
         two = await lab.start("two")
         with pytest.raises(PortTaken, match="by container one"):
             await two.publish({"80/tcp": ":8080"})

@@ -15,7 +15,20 @@ MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 60
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "ids", "units", "clock", "model", "template", "tx", "tasks"}),
+    frozenset(
+        {
+            "errors",
+            "ids",
+            "units",
+            "clock",
+            "model",
+            "template",
+            "tx",
+            "tasks",
+            "dockerfile",
+            "dockerignore",
+        }
+    ),
     frozenset({"sys"}),
     frozenset({"store", "content"}),
     frozenset({"image", "registry", "runtime", "network", "volume"}),
@@ -23,17 +36,24 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"container", "build"}),
     frozenset({"system"}),
     frozenset({"api"}),
-    frozenset({"daemon", "cli", "compose"}),
+    frozenset({"daemon", "cli", "compose", "distribution"}),
 )
 LAYER_OF = {part: number for number, parts in enumerate(LAYERS) for part in parts}
-CLI_MAY_IMPORT = {"errors", "units", "clock", "ids", "template", "cli"}
+# Processes of their own, standard library only -> of which others' parts they are made
+APART = {"shim": {"shim"}, "resolver": {"resolver", "shim"}}
+SHARED = {("network", "resolver")}  # the form of resolv.conf
+CLI_MAY_IMPORT = {"errors", "units", "clock", "ids", "dockerignore", "template", "cli"}
 SPAWNERS = {"sys/process.py", "cli/helper.py"}  # of the daemon; of the client (credentials)
 SPAWN_MODULES = {"subprocess", "multiprocessing", "pty"}
 SPAWN_CALLS = re.compile(
     r"os\.(fork|forkpty|system|popen|posix_spawnp?|spawn\w+|exec[lv]\w*)"
     r"|asyncio\.create_subprocess_\w+"
 )
-HTTP_CLIENTS = ("cli/", "registry/")  # they read the statuses of others
+HTTP_CLIENTS = (
+    "cli/",
+    "registry/",
+    "distribution/",
+)  # they speak other protocols than the engine's
 EMPTY_HANDLER = re.compile(r"except (Base)?Exception:\n\s+pass\b")
 BARE_IGNORE = re.compile(r"# (noqa|type: ignore)(?![:\[])")
 # What never belongs in the product: paths of one machine, unfinished thoughts without an issue
@@ -90,7 +110,7 @@ def complain(found: list[str], rule: str) -> None:
 
 
 def test_every_part_has_a_layer() -> None:
-    parts = {part_of(path) for path in SOURCES} - {"__init__", "shim"}
+    parts = {part_of(path) for path in SOURCES} - {"__init__", *APART}
     assert parts <= LAYER_OF.keys()
 
 
@@ -98,10 +118,10 @@ def test_imports_point_down() -> None:
     found = []
     for path in SOURCES:
         mine = part_of(path)
-        if mine in ("shim", "cli", "__init__"):
+        if mine in (*APART, "cli", "__init__"):
             continue
         for line, other in own_imports(path):
-            below = LAYER_OF.get(other, 99) < LAYER_OF[mine]
+            below = LAYER_OF.get(other, 99) < LAYER_OF[mine] or (mine, other) in SHARED
             if not below and not (LAYER_OF[mine] == LAYER_OF.get(other) == 0):
                 found.append(f"{name(path)}:{line}: {mine} imports {other}")
     complain(found, "a layer imports only lower layers, never its neighbours")
@@ -118,15 +138,15 @@ def test_command_line_is_only_a_client() -> None:
     complain(found, f"cli imports of teu only {sorted(CLI_MAY_IMPORT)}")
 
 
-def test_shim_is_standard_library_only() -> None:
+def test_processes_apart_are_standard_library_only() -> None:
     found = []
     for path in SOURCES:
-        if part_of(path) == "shim":
-            for line, full in imports(path):
-                first = full.split(".")[0]
-                if first not in STDLIB and not full.startswith("teu.shim."):
-                    found.append(f"{name(path)}:{line}: {full}")
-    complain(found, "the shim must start with `python -I -S`")
+        allowed = APART.get(part_of(path))
+        for line, full in imports(path) if allowed else ():
+            first, _, rest = full.partition(".")
+            if first not in STDLIB and not (first == "teu" and rest.split(".")[0] in allowed):
+                found.append(f"{name(path)}:{line}: {full}")
+    complain(found, "what starts with `python -I -S` has no libraries")
 
 
 def test_one_module_spawns() -> None:

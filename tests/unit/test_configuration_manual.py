@@ -19,6 +19,8 @@ def shown_default(option: Option) -> str:
     value = getattr(DaemonConfig(), option.target)
     if value in ("", (), {}, None):
         return ""
+    if isinstance(value, tuple):
+        return f"`{', '.join(value)}`"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 

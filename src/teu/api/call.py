@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -90,15 +90,19 @@ class Call:
 
         Raises: InvalidParameter naming the field, or the content type that is not JSON.
         """
+        return decode(await self.json_body(), kind)
+
+    async def json_body(self) -> bytes:
+        """The body that says it is JSON, as it came; `{}` without one. Raises: InvalidParameter."""
         data = await self.raw_body()
         if not data.strip():
-            return decode(b"{}", kind)
+            return b"{}"
         content_type = self.request.headers.get("Content-Type", "")
         if content_type.partition(";")[0].strip().lower() != _JSON:
             raise InvalidParameter(
                 f"unsupported Content-Type header ({content_type}): must be '{_JSON}'"
             )
-        return decode(data, kind)
+        return data
 
     async def raw_body(self) -> bytes:
         """The whole body. Raises: InvalidParameter over BODY_LIMIT_BYTES, or when it is cut short
@@ -128,7 +132,7 @@ class Call:
         except web.RequestPayloadError as error:
             raise InvalidParameter(f"the request's body is broken: {error}") from error
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """A body of any size, piece by piece, as fast as the client sends it.
 
         Raises: InvalidParameter when it is cut short or its framing is broken.

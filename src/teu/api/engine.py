@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from teu.build.service import BuildService
 from teu.container.archive import Archives
 from teu.container.commit import Committer
 from teu.container.create import Creator
@@ -41,4 +42,5 @@ class Engine:
     updater: Updater
     health: HealthMonitor
     system: System
+    builds: BuildService
     registry: RegistryClient

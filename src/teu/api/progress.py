@@ -51,13 +51,17 @@ async def stream_progress(
     await response.prepare(call.request)
     message = first
     while message is not _END:
-        await response.write(_line(message))
+        await response.write(line(message))
         message = await queue.get()
     await response.write_eof()
     return response
 
 
-def _line(message: Any) -> bytes:
+def line(message: Any) -> bytes:
+    """One message, or an error: with the code of a command that failed, clients exit with it."""
     if isinstance(message, EngineError):
-        message = {"errorDetail": {"message": message.message}, "error": message.message}
+        detail: dict[str, Any] = {"message": message.message}
+        if code := getattr(message, "exit_code", 0):
+            detail["code"] = code
+        message = {"errorDetail": detail, "error": message.message}
     return _encode(message) + b"\r\n"

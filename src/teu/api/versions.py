@@ -148,6 +148,8 @@ def adapt_image(shown: dict[str, Any], version: Version) -> None:
     """`ImageInspect` for an older client, in place."""
     if version < (1, 44):
         shown["VirtualSize"] = shown["Size"]
+    if version < (1, 48):
+        shown.pop("Descriptor", None)
 
 
 def adapt_info(info: dict[str, Any], version: Version) -> None:

@@ -131,3 +131,10 @@ def _dumps(value: dict[str, str]) -> bytes:
     from teu.cli.jsontext import dumps
 
     return dumps(value).encode()
+
+
+def all_logins(config: ClientConfig) -> dict[str, dict[str, str]]:
+    """Every stored login by server. Raises: Failure when a credential helper fails."""
+    servers = {*config.table("auths"), *config.table("credHelpers")}
+    found = {server: find_login(config, server) for server in sorted(servers)}
+    return {server: login for server, login in found.items() if login}

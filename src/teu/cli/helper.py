@@ -1,4 +1,5 @@
-"""Runs other programs: credential helpers, and ssh. Nothing else in the command line does.
+"""Runs other programs: credential helpers, ssh, and servers of this package that a command
+becomes. Nothing else in the command line does.
 
 A credential helper is `docker-credential-NAME VERB` on PATH; it reads stdin and answers on
 stdout. Through ssh, `system dial-stdio` of the far machine's client joins us with its daemon.
@@ -7,12 +8,14 @@ stdout. Through ssh, `system dial-stdio` of the far machine's client joins us wi
 from __future__ import annotations
 
 import os
+import sys
 
 from teu.cli.session import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
+    from typing import NoReturn
 
 TIMEOUT_S = 30.0
 _FAR_COMMAND = (
@@ -45,6 +48,17 @@ def call_helper(name: str, verb: str, request: bytes, *, missing_text: str = "")
     if missing_text and missing_text in text:
         return b""
     raise Failure(f"error getting credentials - err: exit status {done.returncode}, out: `{text}`")
+
+
+def become(module: str, arguments: list[str]) -> NoReturn:
+    """Replaces this process by a program of this package, with the same interpreter."""
+    packages = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    program = (
+        f"import sys; sys.path.insert(0, {packages!r}); "
+        f"from {module} import main; sys.exit(main(sys.argv[1:]))"
+    )
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-I", "-c", program, *arguments])
 
 
 def connect_through_ssh(url: str, address: str) -> _socket.socket:

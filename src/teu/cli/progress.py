@@ -40,6 +40,7 @@ class ProgressView:
             for message in messages:
                 if message.get("aux") is not None:
                     if on_aux:
+                        self._lines.clear()  # what it prints must not be drawn over
                         on_aux(message["aux"])
                 else:
                     self.show(message)

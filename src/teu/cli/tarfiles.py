@@ -29,18 +29,19 @@ def pack(source: str, new_name: str) -> Iterator[bytes]:
     """
     root = os.path.abspath(source)
     links: dict[tuple[int, int], str] = {}
-    yield from _pack_one(root, new_name or ".", links)
+    yield from pack_entry(root, new_name or ".", links)
     if os.path.isdir(root) and not os.path.islink(root):
         for folder, names, files in os.walk(root):
             names.sort()
             relative = os.path.relpath(folder, root)
             for name in sorted(names + files):
                 inner = os.path.normpath(os.path.join(new_name or ".", relative, name))
-                yield from _pack_one(os.path.join(folder, name), inner, links)
+                yield from pack_entry(os.path.join(folder, name), inner, links)
     yield bytes(2 * tarfile.BLOCKSIZE)
 
 
-def _pack_one(path: str, name: str, links: dict[tuple[int, int], str]) -> Iterator[bytes]:
+def pack_entry(path: str, name: str, links: dict[tuple[int, int], str]) -> Iterator[bytes]:
+    """One entry of an archive; `links` remembers files with several names. Raises: Failure."""
     try:
         status = os.lstat(path)
         if stat.S_ISSOCK(status.st_mode):

@@ -1,7 +1,8 @@
 """A container's file system as an image, or as a tar stream."""
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from teu.container.container import Container
 from teu.container.lifecycle import Lifecycle
@@ -11,6 +12,9 @@ from teu.errors import Conflict, SystemFailure
 from teu.model.config import ContainerConfig
 from teu.model.container import Status
 from teu.model.image import Image
+from teu.sys.bytepipe import FromThread
+from teu.sys.ownthread import run_apart
+from teu.sys.pack import pack_tree
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +53,8 @@ class Committer:
                 changes=changes,
             )
         finally:
-            if paused and container.record.status is Status.PAUSED:
-                await self._lifecycle.unpause(container)
+            if paused:
+                await self._lifecycle.end_pause_for_now(container)
         self._services.containers.tell(container, "commit", imageID=image.id, imageRef=name)
         return image
 
@@ -59,17 +63,23 @@ class Committer:
         if container.record.status is not Status.RUNNING:
             return False
         try:
-            await self._lifecycle.pause(container)
+            await self._lifecycle.pause_for_now(container)
         except (Conflict, SystemFailure) as error:
             log.info("committing %s without a pause: %s", container.id[:12], error.message)
             return False
         return True
 
-    async def export(self, container: Container) -> AsyncIterator[bytes]:
+    async def export(self, container: Container) -> AsyncGenerator[bytes, None]:
         """The whole file system as a tar stream (mount points appear empty)."""
         async with self._rootfs.mounted(container) as rootfs:
-            async for chunk in self._services.images.archive_tree(rootfs):
-                yield chunk
+            with FromThread() as pipe:
+                work = run_apart(lambda: pipe.drain_from(lambda: pack_tree(rootfs)), "export")
+                try:
+                    async for piece in pipe:
+                        yield piece
+                finally:
+                    pipe.close()
+                    await asyncio.wait({work})
         self._services.containers.tell(container, "export")
 
 

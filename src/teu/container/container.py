@@ -33,7 +33,6 @@ class Container:
     health_watch: asyncio.Task[None] | None = None
     exec_ids: list[str] = field(default_factory=list)
     stopping: bool = False  # a stop or kill is under way: the restart policy must not act
-    fast_failures: int = 0  # exits since the last run of 10 s and more: the restart delay doubles
     _exits: list[asyncio.Future[Outcome]] = field(default_factory=list)
     _removals: list[asyncio.Future[Outcome]] = field(default_factory=list)
 

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 
 from teu import ids
 from teu.container.container import Container
+from teu.container.state import is_active
 from teu.errors import Conflict, InvalidParameter, NotFound
 from teu.events import EventBus
 from teu.model.container import ContainerRecord, Status
 from teu.store.containers import ContainerStore, NameTaken
 
+_ALLOCATING = "Error when allocating new name: "
 log = logging.getLogger(__name__)
 
 
@@ -24,14 +26,21 @@ class NoSuchContainer(NotFound):
 
 
 class NameInUse(Conflict):
-    def __init__(self, name: str, holder_id: str) -> None:
+    def __init__(self, name: str, holder_id: str, *, before: str = "") -> None:
         super().__init__(
-            f'Conflict. The container name "/{name}" is already in use by container '
+            f'{before}Conflict. The container name "/{name}" is already in use by container '
             f'"{holder_id}". You have to remove (or rename) that container to be able to reuse '
             "that name."
         )
         self.name = name
         self.holder_id = holder_id
+
+
+def _checked_name(name: str) -> str:
+    try:
+        return ids.check_name(name)
+    except InvalidParameter as error:
+        raise InvalidParameter(f"{_ALLOCATING}{error.message}") from None
 
 
 class Containers:
@@ -81,8 +90,18 @@ class Containers:
         """Chain ids below all containers, whatever became of their images."""
         return {layer for c in self for layer in c.record.layers}
 
+    def layers_mounted(self) -> dict[str, str]:
+        """Chain ids below running containers, and the id of one of them each."""
+        return {layer: c.id for c in self if c.running for layer in c.record.layers}
+
     def using_volume(self, name: str) -> list[str]:
         return [c.id for c in self if any(m.name == name for m in c.record.mounts)]
+
+    def is_going(self, container_id: str) -> bool:
+        """Whether what a run of the container held is being freed, or already is: it has ended or
+        is being removed."""
+        container = self._by_id.get(container_id)
+        return container is None or not is_active(container.record)
 
     # --- changing ------------------------------------------------------------------------
 
@@ -119,18 +138,18 @@ class Containers:
         record = container.record
         if not new_name or new_name == "/":
             raise InvalidParameter("Neither old nor new names may be empty")
-        name = ids.check_name(new_name)
+        name = _checked_name(new_name)
         old = record.name
         if name == old:
             raise InvalidParameter("Renaming a container with the same name as its current name")
         if (holder := self._by_name.get(name)) is not None:
-            raise NameInUse(name, holder.id)
+            raise NameInUse(name, holder.id, before=_ALLOCATING)
         record.name = name
         try:
             self._store.rename(record)
         except NameTaken as error:
             record.name = old
-            raise NameInUse(name, "a record that cannot be read") from error
+            raise NameInUse(name, "a record that cannot be read", before=_ALLOCATING) from error
         del self._by_name[old]
         self._by_name[name] = container
         self.tell(container, "rename", oldName=f"/{old}")

@@ -13,7 +13,7 @@ from teu import clock, ids
 from teu.container import state
 from teu.container.container import Container
 from teu.container.healthcheck import check_health, merged
-from teu.container.logconfig import check_log
+from teu.container.logdrivers import check_log
 from teu.container.mounts import MountResolver
 from teu.container.rootfs import RootFilesystems
 from teu.container.services import Services
@@ -66,6 +66,7 @@ class Creator:
         with _not_the_image():
             host = self._complete_host(request.host)
             warnings = self._check(host, request)
+            limit_bytes = self._rootfs.check_storage(host.storage_opt or {})
         config = merge_image_config(request.config, image.config.config if image else None)
         name = ids.check_name(request.name) if request.name else services.containers.free_name()
         async with Transaction("create", name) as tx:
@@ -77,7 +78,7 @@ class Creator:
                 record = self._record(name, image, config, host, request, mounts)
             container = services.containers.add(record)
             tx.on_rollback("record", lambda: self._undo_record(container))
-            self._rootfs.create(record.id)
+            self._rootfs.create(record.id, limit_bytes=limit_bytes)
             state.move(record, Status.CREATED)
             services.containers.save(container)
             tx.commit()
@@ -149,7 +150,7 @@ class Creator:
         """The host part with the daemon's defaults filled in, as inspect shows it."""
         defaults = self._services.defaults
         log = asked.log_config
-        if not log.type:
+        if log.type in ("", defaults.log.type):
             options = {**(defaults.log.config or {}), **(log.config or {})}
             log = LogConfig(type=defaults.log.type, config=options)
         mode = asked.network_mode
@@ -254,8 +255,6 @@ def check_config(config: ContainerConfig) -> None:
     """What the runtime does not judge. Raises: InvalidParameter."""
     for port in config.exposed_ports or {}:
         check_port(port)
-    if config.stop_timeout is not None and config.stop_timeout < -1:
-        raise InvalidParameter(f"invalid stop timeout: {config.stop_timeout}")
     if config.stop_signal:
         parse_signal(config.stop_signal)
 

@@ -2,13 +2,17 @@
 
 An exec lives in the container's shim like the container's own process. Its exit code is recorded
 before its client's stream ends. Execs are forgotten with their container, and a while after their
-end; they are not carried over a restart of the daemon (the processes are, with their clients).
+end. What a running one was asked is noted in the container's bundle, for the next daemon:
+
+    EXEC_ROOT/containers/ID/exec-EXEC.asked   the request (API's `ExecConfig`), until it ends
 """
 
 import contextlib
 import os
 import struct
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import msgspec
 
@@ -21,8 +25,9 @@ from teu.model.container import Status
 from teu.runtime.failures import StartFailed
 from teu.runtime.orphan import ExitStatus
 from teu.runtime.processes import ExecRequest
-from teu.runtime.shim import Client, ExecProcess, ExecSpec
+from teu.runtime.shim import Client, ExecProcess, ExecSpec, Shim
 
+_NOTE = ".asked"
 KEPT_FINISHED = 256  # finished execs a client may still inspect
 START_FAILED_CODE = 126
 
@@ -84,7 +89,7 @@ class Execs:
     def create(self, container: Container, config: ExecConfig) -> Exec:
         """Raises: Conflict (not running, paused), InvalidParameter (no command)."""
         self._must_run(container)
-        command = [config.cmd] if isinstance(config.cmd, str) else list(config.cmd or [])
+        command = _words(config)
         if not command:
             raise InvalidParameter("No exec command specified")
         self._services.runtime.foresee_start()
@@ -96,6 +101,10 @@ class Execs:
 
     @staticmethod
     def _must_run(container: Container) -> None:
+        if container.record.status is Status.RESTARTING:
+            raise Conflict(
+                f"Container {container.id} is restarting, wait until the container is running"
+            )
         if not container.running:
             raise Conflict(f"container {container.id} is not running")
         if container.record.status is Status.PAUSED:
@@ -163,6 +172,7 @@ class Execs:
         )
         description = services.paths.run(record.id) / f"exec-{item.id}.json"
         description.write_bytes(msgspec.json.encode(process))
+        self._note(item.container, item.id).write_bytes(msgspec.json.encode(config))
         item.running = True
         try:
             item.process = await shim.exec(
@@ -190,7 +200,35 @@ class Execs:
         self._tell(item, "exec_die", exitCode=str(status.exit_code))
         self._ended(item)
 
+    def _note(self, container: Container, exec_id: str) -> Path:
+        return self._services.paths.run(container.id) / f"exec-{exec_id}{_NOTE}"
+
+    def restore(self, container: Container, shim: Shim) -> None:
+        """Takes over what runs, or ended unseen, beside an adopted container's process.
+
+        Called before the shim's first event can be handled.
+        """
+        for exec_id, process in shim.execs.items():
+            try:
+                noted = self._note(container, exec_id).read_bytes()
+                config = msgspec.json.decode(noted, type=ExecConfig)
+            except (FileNotFoundError, msgspec.MsgspecError):
+                continue  # a health check's, or cut short by a crash before it was started
+            item = Exec(exec_id, container, config, _words(config), started=True, process=process)
+            self._execs[exec_id] = item
+            if process.finished.done():
+                item.exit_code = process.finished.result().exit_code
+                self._ended(item)
+            else:
+                item.running = True
+                container.exec_ids.append(exec_id)
+                process.on_exit = partial(self._exited, item)
+        for note in self._services.paths.run(container.id).glob(f"exec-*{_NOTE}"):
+            if note.name.removeprefix("exec-").removesuffix(_NOTE) not in shim.execs:
+                note.unlink(missing_ok=True)
+
     def _ended(self, item: Exec) -> None:
+        self._note(item.container, item.id).unlink(missing_ok=True)
         with contextlib.suppress(ValueError):
             item.container.exec_ids.remove(item.id)
         self._finished.append(item.id)
@@ -201,6 +239,10 @@ class Execs:
         self._services.containers.tell(
             item.container, action, lasting=True, execID=item.id, **attributes
         )
+
+
+def _words(config: ExecConfig) -> list[str]:
+    return [config.cmd] if isinstance(config.cmd, str) else list(config.cmd or [])
 
 
 def _write_error(fd: int, message: str, *, multiplexed: bool) -> None:

@@ -24,6 +24,7 @@ LONGEST_DELAY_S = 60.0
 RESTART = "restart"  # intents of a record
 REMOVE = "remove"
 REMOVE_VOLUMES = "remove-volumes"
+UNPAUSE = "unpause"  # it is paused for the time of a commit
 LONG_RUN_S = 10.0  # a run this long resets the delay
 log = logging.getLogger(__name__)
 
@@ -52,9 +53,9 @@ def wants_start_at_boot(record: ContainerRecord) -> bool:
     return False
 
 
-def restart_delay_s(fast_failures: int) -> float:
-    """0.1 s, doubled by each quick failure, a minute at most."""
-    return float(min(FIRST_DELAY_S * 2 ** min(fast_failures, 12), LONGEST_DELAY_S))
+def restart_delay_s(short_runs: int) -> float:
+    """0.1 s, doubled by each further short run, a minute at most."""
+    return float(min(FIRST_DELAY_S * 2 ** min(max(short_runs - 1, 0), 12), LONGEST_DELAY_S))
 
 
 class Exits:
@@ -81,6 +82,8 @@ class Exits:
         again = not container.stopping and wants_restart(record, status.exit_code)
         self._health.suspend(container)
         state.move(record, Status.RESTARTING if again else Status.EXITED)
+        if again:
+            _count_restart(record)
         self._services.containers.save(container)
         duration_s = max(0, record.finished_ns - record.started_ns) // 1_000_000_000
         self._services.containers.tell(
@@ -106,10 +109,9 @@ class Exits:
             self.schedule_restart(container)
 
     def schedule_restart(self, container: Container) -> None:
-        record = container.record
-        ran_s = (record.finished_ns - record.started_ns) / 1e9
-        container.fast_failures = 0 if ran_s >= LONG_RUN_S else container.fast_failures + 1
-        delay_s = restart_delay_s(container.fast_failures - 1) if container.fast_failures else 0.1
+        """Starts it when the delay since its end is over, unless it is stopped before."""
+        waited_s = (clock.now_ns() - container.record.finished_ns) / 1e9
+        delay_s = max(0.0, restart_delay_s(container.record.short_runs) - max(0.0, waited_s))
         container.restart = self._services.tasks.spawn(
             self._restart(container, delay_s), f"restart {container.id[:12]}"
         )
@@ -120,21 +122,30 @@ class Exits:
             container.restart = None
             if container.record.status is not Status.RESTARTING:
                 return
-            container.record.restart_count += 1
             with contextlib.suppress(EngineError):
                 await self.start(container)
                 return
-            self._restart_failed(container)
+            self.start_failed(container)
 
-    def _restart_failed(self, container: Container) -> None:
-        """A restart that cannot start is tried again like one that exits at once."""
+    def start_failed(self, container: Container) -> None:
+        """A start by the engine itself that fails is tried again, like a run that ends at once.
+
+        Caller holds the container's lock.
+        """
         record = container.record
-        log.warning("container %s: restart failed: %s", container.id[:12], record.error)
+        log.warning("container %s: start failed: %s", container.id[:12], record.error)
         if record.status is Status.EXITED and wants_restart(record, record.exit_code or 1):
             record.finished_ns = record.started_ns = clock.now_ns()
-            record.status = Status.RESTARTING
+            state.move(record, Status.RESTARTING)
+            _count_restart(record)
             self._services.containers.save(container)
             self.schedule_restart(container)
+
+
+def _count_restart(record: ContainerRecord) -> None:
+    record.restart_count += 1
+    ran_s = (record.finished_ns - record.started_ns) / 1e9
+    record.short_runs = 1 if ran_s >= LONG_RUN_S else record.short_runs + 1
 
 
 async def _unset(container: Container) -> None:

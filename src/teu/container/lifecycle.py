@@ -12,7 +12,7 @@ from functools import partial
 
 from teu.container import state
 from teu.container.container import Container, Outcome
-from teu.container.exits import REMOVE, REMOVE_VOLUMES, RESTART, Exits
+from teu.container.exits import REMOVE, REMOVE_VOLUMES, RESTART, UNPAUSE, Exits
 from teu.container.health import HealthMonitor
 from teu.container.mounts import make_sources
 from teu.container.removal import RemovalInProgress, Remover
@@ -68,8 +68,7 @@ class Lifecycle:
                 raise Conflict("container is marked for removal and cannot be started")
             self._cancel_restart(container)
             record.stopped_by_user = False
-            record.restart_count = 0
-            container.fast_failures = 0
+            record.restart_count = record.short_runs = 0
             await self.start_locked(container)
 
     async def start_locked(self, container: Container) -> None:
@@ -269,6 +268,21 @@ class Lifecycle:
             self._health.suspend(container)
             self._moved(container, Status.PAUSED, "pause")
 
+    async def pause_for_now(self, container: Container) -> None:
+        """`pause` for the time of another change: a crash in between ends it."""
+        self._intend(container, UNPAUSE)
+        try:
+            await self.pause(container)
+        except BaseException:
+            self._intend(container, "")
+            raise
+
+    async def end_pause_for_now(self, container: Container) -> None:
+        if container.record.status is Status.PAUSED:
+            await self.unpause(container)
+        if container.record.intent == UNPAUSE:
+            self._intend(container, "")
+
     async def unpause(self, container: Container) -> None:
         async with container.lock:
             if container.record.status is not Status.PAUSED:
@@ -286,6 +300,10 @@ class Lifecycle:
 
     @staticmethod
     def _must_run(container: Container) -> None:
+        if container.record.status is Status.RESTARTING:
+            raise Conflict(
+                f"Container {container.id} is restarting, wait until the container is running"
+            )
         if not container.running:
             raise Conflict(f"container {container.id} is not running")
 

@@ -33,7 +33,7 @@ class Looks:
         done = await process.run(["ps", *words], timeout_s=PS_LIMIT_S, check=False)
         if done.returncode != 0:
             reason = done.stderr.decode(errors="replace").strip().splitlines()
-            raise InvalidParameter(f"error running ps: {reason[0] if reason else 'no output'}")
+            raise InvalidParameter(f"ps: {reason[0] if reason else 'no output'}")
         pids = set(self._services.runtime.processes(container.record))
         return narrow(done.stdout.decode(errors="replace"), pids)
 

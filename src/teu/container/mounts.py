@@ -171,7 +171,7 @@ def from_mount(mount: Mount) -> MountPoint:
             return _tmpfs_mount(mount, target, context)
         case "image":
             raise InvalidParameter(f"{context}: image mounts are not supported yet")
-    raise InvalidParameter(f'mount type unknown: "{mount.type}"')
+    raise InvalidParameter(f"{context}: mount type unknown")
 
 
 def _bind_mount(mount: Mount, target: str, context: str) -> MountPoint:

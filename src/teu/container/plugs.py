@@ -6,6 +6,8 @@ from teu.errors import Conflict, Forbidden
 from teu.events import EventBus
 from teu.model.config import EndpointSettings
 from teu.model.network import HOST, NetworkRecord
+from teu.network.files import addresses_of
+from teu.tx import Transaction
 
 
 class Plugs:
@@ -28,9 +30,7 @@ class Plugs:
                     f"endpoint with name {container.name} already exists in network {network.name}"
                 )
             if container.running:
-                settings = await self._services.networks.connect(
-                    record.id, record.name, record.sandbox, network.name, settings
-                )
+                settings = await self._plug_in(container, network, settings)
             record.networks[network.name] = settings
             self._services.containers.save(container)
         self._tell("connect", container, network)
@@ -44,11 +44,38 @@ class Plugs:
                 raise Forbidden(
                     f"container {container.id} is not connected to network {network.name}"
                 )
+            settings = record.networks[network.name]
             if container.running:
-                await self._services.networks.disconnect(record.id, network.name, record.sandbox)
+                await self._services.networks.disconnect(record.id, network.name)
+                home = self._services.paths.home(record.id)
+                self._services.etc.left(home, record, addresses_of(settings))
             del record.networks[network.name]
             self._services.containers.save(container)
         self._tell("disconnect", container, network)
+
+    async def _plug_in(
+        self, container: Container, network: NetworkRecord, asked: EndpointSettings
+    ) -> EndpointSettings:
+        """The endpoint, names and the files under /etc of a running container; all or nothing."""
+        services, record = self._services, container.record
+        home = services.paths.home(record.id)
+        async with Transaction("connect", record.name) as tx:
+            settings = await services.networks.connect(
+                record.id, record.name, record.sandbox, network.name, asked,
+                hostname=record.config.hostname,
+            )  # fmt: skip
+            tx.on_rollback(
+                "endpoint", lambda: services.networks.disconnect(record.id, network.name)
+            )
+            had_resolver = services.networks.serves_names(record.id)
+            has_resolver = await services.networks.serve_names(
+                record.id, services.etc.servers(record)
+            )
+            if has_resolver and not had_resolver:
+                services.etc.got_resolver(home, record)
+            services.etc.joined(home, record, addresses_of(settings))
+            tx.commit()
+        return settings
 
     def _check(self, container: Container, network: NetworkRecord) -> None:
         mode = container.record.host.network_mode

@@ -19,8 +19,10 @@ from functools import partial
 
 from teu import clock
 from teu.container import state
+from teu.container.autostart import AutoStart
 from teu.container.container import Container
-from teu.container.exits import REMOVE, REMOVE_VOLUMES, RESTART, Exits, wants_start_at_boot
+from teu.container.exec import Execs
+from teu.container.exits import REMOVE, REMOVE_VOLUMES, RESTART, UNPAUSE, Exits, wants_start_at_boot
 from teu.container.health import HealthMonitor
 from teu.container.lifecycle import Lifecycle
 from teu.container.removal import Remover
@@ -28,6 +30,7 @@ from teu.container.rootfs import RootFilesystems
 from teu.container.services import Services
 from teu.errors import EngineError
 from teu.model.container import ContainerRecord, Status
+from teu.network.service import Live
 from teu.runtime.orphan import ExitStatus
 from teu.runtime.shim import Shim
 
@@ -47,6 +50,7 @@ class Recovery:
         lifecycle: Lifecycle,
         exits: Exits,
         remover: Remover,
+        execs: Execs,
         health: HealthMonitor,
     ) -> None:
         self._services = services
@@ -54,6 +58,7 @@ class Recovery:
         self._lifecycle = lifecycle
         self._exits = exits
         self._remover = remover
+        self._execs = execs
         self._health = health
 
     async def run(self) -> None:
@@ -68,7 +73,7 @@ class Recovery:
         found = await asyncio.gather(*(self._look(c) for c in kept))
         adopted = [c for c, what in zip(kept, found, strict=True) if isinstance(what, Shim)]
         await self._services.networks.restore(
-            [(c.id, c.name, c.record.sandbox, c.record.networks, c.record.ports) for c in adopted]
+            [Live(c.id, c.name, self._services.etc.servers(c.record)) for c in adopted]
         )
         await self._services.networks.reap({c.id for c in adopted})
         for container, what in zip(kept, found, strict=True):
@@ -85,6 +90,11 @@ class Recovery:
             if intent in (REMOVE, REMOVE_VOLUMES):
                 volumes = intent == REMOVE_VOLUMES
                 await self._lifecycle.remove(container, force=True, volumes=volumes)
+            elif intent == UNPAUSE:
+                container.record.intent = ""
+                if container.record.status is Status.PAUSED:
+                    await self._lifecycle.unpause(container)
+                self._services.containers.save(container)
             elif intent == RESTART:
                 container.record.intent = ""
                 if not container.running:
@@ -92,17 +102,16 @@ class Recovery:
         except EngineError as error:
             log.error("container %s: %s: %s", container.id[:12], intent, error)
 
-    async def start_wanted(self) -> None:
-        """Starts what its restart policy wants running; failures are logged, never raised."""
-        for container in self._services.containers:
-            if container.record.status is Status.EXITED and wants_start_at_boot(container.record):
-                self._services.tasks.start(self._start(container), f"autostart {container.id[:12]}")
-
-    async def _start(self, container: Container) -> None:
-        try:
-            await self._lifecycle.start(container)
-        except EngineError as error:
-            log.error("container %s: not started: %s", container.id[:12], error)
+    def start_wanted(self) -> None:
+        """Starts, in the background, what its restart policy wants running."""
+        wanted = [
+            container
+            for container in self._services.containers
+            if container.record.status is Status.EXITED and wants_start_at_boot(container.record)
+        ]
+        if wanted:
+            starter = AutoStart(self._lifecycle, self._exits, wanted)
+            self._services.tasks.start(starter.run(), "autostart")
 
     async def _finish_off(self, record: ContainerRecord) -> None:
         container = Container(record)
@@ -117,13 +126,16 @@ class Recovery:
             return None
         try:
             async with asyncio.timeout(ADOPT_LIMIT_S):
-                return await self._services.shims.adopt(
+                found = await self._services.shims.adopt(
                     self._services.paths.run(record.id),
                     on_exit=partial(self._exits.exited, container),
                 )
         except (EngineError, TimeoutError) as error:
             log.error("container %s: cannot be adopted: %s", record.id[:12], error)
             return None
+        if isinstance(found, Shim):
+            self._execs.restore(container, found)
+        return found
 
     def _settle(self, container: Container, found: Shim | ExitStatus | None) -> None:
         record = container.record
@@ -142,6 +154,7 @@ class Recovery:
         if record.status is Status.STARTING:
             state.move(record, Status.RUNNING)
             self._services.containers.tell(container, "start")
+        self._agree_on_pause(container)
         record.pid, record.pid_started = shim.pid, shim.pid_started
         record.started_ns = shim.started_ns
         container.shim = shim
@@ -149,6 +162,17 @@ class Recovery:
         self._services.containers.save(container)
         if record.status is Status.RUNNING:
             self._health.resume(container)
+
+    def _agree_on_pause(self, container: Container) -> None:
+        """The last daemon may have died between freezing (or thawing) and saying so."""
+        record = container.record
+        frozen = self._services.runtime.is_paused(record)
+        if frozen and record.status is Status.RUNNING:
+            state.move(record, Status.PAUSED)
+            self._services.containers.tell(container, "pause")
+        elif frozen is False and record.status is Status.PAUSED:
+            state.move(record, Status.RUNNING)
+            self._services.containers.tell(container, "unpause")
 
     def _ended(self, container: Container, status: ExitStatus | None) -> None:
         record = container.record

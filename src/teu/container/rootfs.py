@@ -15,12 +15,12 @@ from pathlib import Path
 
 from teu.container.container import Container
 from teu.container.services import Paths
-from teu.errors import SystemFailure
+from teu.container.state import is_active
+from teu.errors import InvalidParameter, SystemFailure
+from teu.image.initlayer import init_layer
 from teu.image.service import ImageService
-from teu.sys import mounts
-
-_INIT_DIRECTORIES = ("dev/pts", "dev/shm", "etc", "proc", "sys")
-_INIT_FILES = (".dockerenv", "dev/console", "etc/hostname", "etc/hosts", "etc/resolv.conf")
+from teu.sys import mounts, quota
+from teu.units import parse_size
 
 
 class RootFilesystems:
@@ -29,10 +29,10 @@ class RootFilesystems:
     def __init__(self, paths: Paths, images: ImageService) -> None:
         self._paths = paths
         self._images = images
-        self._guests: dict[str, int] = {}  # container id -> uses of a mount made for a stopped one
+        self._guests: dict[str, int] = {}  # container id -> how many look inside now
 
-    def create(self, container_id: str) -> None:
-        """Makes the empty rw layer. Raises: SystemFailure."""
+    def create(self, container_id: str, *, limit_bytes: int = 0) -> None:
+        """Makes the empty rw layer; with a limit, no more fits into it. Raises: SystemFailure."""
         home = self._paths.home(container_id)
         try:
             home.mkdir(mode=0o710, parents=True)
@@ -41,6 +41,38 @@ class RootFilesystems:
             (home / "rootfs").mkdir(mode=0o755)
         except OSError as error:
             raise SystemFailure(f"cannot make the container's directory: {error}") from error
+        if limit_bytes:
+            project = quota.free_project(self._projects())
+            quota.limit([home / "upper", home / "work"], project, limit_bytes)
+
+    def _projects(self) -> set[int]:
+        """The projects of all rw layers there are."""
+        uppers = (self._paths.data_root / "containers").glob("*/upper")
+        found: set[int] = set()
+        for upper in uppers:
+            with contextlib.suppress(OSError):  # being removed
+                found.add(quota.project_of(upper))
+        return found
+
+    def check_storage(self, options: dict[str, str]) -> int:
+        """`--storage-opt`: the limit in bytes, 0 for none. Raises: InvalidParameter."""
+        for name in options:
+            if name.lower() != "size":
+                raise InvalidParameter(f"Unknown option {name}")
+        if "size" not in {name.lower() for name in options}:
+            return 0
+        text = next(iter(options.values()))
+        try:
+            size_bytes = parse_size(text)
+        except ValueError:
+            raise InvalidParameter(f"invalid size: '{text}'") from None
+        if not quota.available(self._paths.data_root):
+            raise InvalidParameter(
+                "--storage-opt is supported only for overlay over xfs with 'pquota' mount option, "
+                f"or ext4 with 'prjquota': {self._paths.data_root} is on "
+                f"{mounts.mount_of(self._paths.data_root).fstype} without it"
+            )
+        return size_bytes
 
     def is_mounted(self, container_id: str) -> bool:
         return os.path.ismount(self._paths.rootfs(container_id))
@@ -59,8 +91,11 @@ class RootFilesystems:
         return target
 
     def unmount(self, container_id: str) -> None:
-        """Unmounts (idempotent, accepts "never mounted"); may take long: call it in a thread."""
-        while mounts.unmount(self._paths.rootfs(container_id)):
+        """Unmounts (idempotent, accepts "never mounted"); may take long: call it in a thread.
+
+        While somebody looks inside, nothing: the last one of them unmounts. Raises: OSError.
+        """
+        while container_id not in self._guests and mounts.unmount(self._paths.rootfs(container_id)):
             pass
 
     def remove(self, container_id: str) -> None:
@@ -68,7 +103,9 @@ class RootFilesystems:
 
         Raises: OSError.
         """
-        self.unmount(container_id)
+        looked_at = container_id in self._guests
+        while mounts.unmount(self._paths.rootfs(container_id), lazy=looked_at):
+            pass
         for directory in (self._paths.home(container_id), self._paths.run(container_id)):
             if directory.exists():
                 shutil.rmtree(directory)
@@ -77,38 +114,23 @@ class RootFilesystems:
     async def mounted(self, container: Container) -> AsyncIterator[Path]:
         """The file system for a look inside: the live mount, or one made for the time of the use.
 
-        The caller holds the container's lock if it changes anything.
+        A container may start, and be removed, meanwhile; its lock must not be held by the caller.
         """
-        already = self.is_mounted(container.id) and container.id not in self._guests
-        target = self.mount(container)
-        if already:
-            yield target
-            return
         self._guests[container.id] = self._guests.get(container.id, 0) + 1
         try:
-            yield target
+            yield self.mount(container)
         finally:
             self._guests[container.id] -= 1
             if not self._guests[container.id]:
                 del self._guests[container.id]
-                if not container.running:
-                    await asyncio.to_thread(self.unmount, container.id)
+                await self._last_left(container)
+
+    async def _last_left(self, container: Container) -> None:
+        async with container.lock:  # never under a start
+            if container.id not in self._guests and not is_active(container.record):
+                await asyncio.to_thread(self.unmount, container.id)
 
     def lower(self, container: Container) -> list[Path]:
         """The read-only layers, top first. Raises: DataLoss for a missing one."""
-        return [self._init_layer(), *self._images.layer_directories(container.record.layers)]
-
-    def _init_layer(self) -> Path:
-        """A layer above every image's with the places that the engine mounts over, so that they
-        never show up as changes of a container. Made once for a data root."""
-        layer = self._paths.data_root / "init"
-        if not layer.exists():
-            partial = layer.with_name("init.partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            for directory in _INIT_DIRECTORIES:
-                (partial / directory).mkdir(mode=0o755, parents=True)
-            for file in _INIT_FILES:
-                (partial / file).touch(mode=0o644)
-            (partial / "etc/mtab").symlink_to("/proc/mounts")
-            partial.rename(layer)
-        return layer
+        layers = self._images.layer_directories(container.record.layers)
+        return [init_layer(self._paths.data_root), *layers]

@@ -6,6 +6,7 @@ from pathlib import Path
 from teu.container.containers import Containers
 from teu.image.service import ImageService
 from teu.model.config import LogConfig
+from teu.network.files import EtcFiles
 from teu.network.service import NetworkService
 from teu.runtime.service import RuntimeService
 from teu.runtime.shim import ShimService
@@ -50,6 +51,7 @@ class Services:
     containers: Containers
     images: ImageService
     networks: NetworkService
+    etc: EtcFiles
     volumes: VolumeService
     runtime: RuntimeService
     shims: ShimService

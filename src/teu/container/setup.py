@@ -7,14 +7,14 @@ from msgspec.structs import replace
 
 from teu.container.container import Container
 from teu.container.containers import NoSuchContainer
-from teu.container.logconfig import log_attributes, log_limits
+from teu.container.links import Links
+from teu.container.logtarget import log_target
 from teu.container.rootfs import RootFilesystems
 from teu.container.services import Services
 from teu.errors import Conflict, InvalidParameter
 from teu.model.container import ContainerRecord, MountPoint
-from teu.network.files import EtcFiles
 from teu.runtime.namespaces import Joins
-from teu.runtime.shim import LaunchSpec, LogTarget
+from teu.runtime.shim import LaunchSpec
 from teu.sys import beneath
 from teu.tx import Transaction
 
@@ -22,10 +22,10 @@ from teu.tx import Transaction
 class Setup:
     """One method per step; each step's undo is registered before it acquires."""
 
-    def __init__(self, services: Services, rootfs: RootFilesystems, etc: EtcFiles) -> None:
+    def __init__(self, services: Services, rootfs: RootFilesystems, links: Links) -> None:
         self._services = services
         self._rootfs = rootfs
-        self._etc = etc
+        self._links = links
 
     async def prepare(self, container: Container, tx: Transaction) -> LaunchSpec:
         """All steps in order; what the shim is to run.
@@ -37,17 +37,18 @@ class Setup:
         tx.on_rollback("mount", lambda: self._rootfs.unmount(record.id))
         rootfs = self._rootfs.mount(container)
         tx.on_rollback("network", lambda: self._release(record))
-        await self._network(container)
+        has_resolver = await self._network(container)
         await self._fill_volumes(record, rootfs)
         bundle = services.paths.run(record.id)
         bundle.mkdir(mode=0o700, parents=True, exist_ok=True)
         await services.runtime.prepare(
-            record,
+            self._with_variables(record),
             rootfs=rootfs,
             bundle=bundle,
-            etc_files=self._etc_files(container),
+            etc_files=self._etc_files(container, has_resolver=has_resolver),
             joins=self._joins(record),
         )
+        self._links.follow(container)
         return self._launch_spec(record, bundle)
 
     def close_clients(self, container: Container) -> None:
@@ -57,18 +58,21 @@ class Setup:
 
     # --- network -------------------------------------------------------------------------
 
-    async def _network(self, container: Container) -> None:
+    async def _network(self, container: Container) -> bool:
+        """Whether the container resolves names by the embedded resolver."""
         record = container.record
         record.ports = {}
         record.sandbox = ""
         if not record.networks:
-            return
+            return False
         networks = self._services.networks
         record.sandbox = await networks.open_sandbox(record.id)
         for name, asked in record.networks.items():
             record.networks[name] = await networks.connect(
-                record.id, record.name, record.sandbox, name, asked
-            )
+                record.id, record.name, record.sandbox, name, asked,
+                hostname=record.config.hostname,
+            )  # fmt: skip
+        has_resolver = await networks.serve_names(record.id, self._services.etc.servers(record))
         first = next(iter(record.networks))
         record.ports = await networks.publish(
             record.id,
@@ -78,6 +82,7 @@ class Setup:
             record.config.exposed_ports or {},
             record.host.publish_all_ports,
         )
+        return has_resolver
 
     async def _release(self, record: ContainerRecord) -> None:
         await self._services.networks.release(record.id, record.sandbox)
@@ -95,6 +100,7 @@ class Setup:
             pid = self._namespace_of(host.pid_mode[10:], "PID", "pid")
         if host.ipc_mode.startswith("container:"):
             ipc = self._namespace_of(host.ipc_mode[10:], "IPC", "ipc")
+            self._check_shareable(host.ipc_mode[10:])
         return Joins(net=net, pid=pid, ipc=ipc)
 
     def _namespace_of(self, ref: str, what: str, kind: str) -> str:
@@ -108,7 +114,15 @@ class Setup:
             )
         return f"/proc/{other.record.pid}/ns/{kind}"
 
-    def _etc_files(self, container: Container) -> dict[str, Path]:
+    def _check_shareable(self, ref: str) -> None:
+        donor = self._services.containers.get(ref)
+        if donor.record.host.ipc_mode in ("private", "none"):
+            raise Conflict(
+                f"can't join IPC of container {donor.id}: non-shareable IPC (hint: use "
+                "IpcMode:shareable for the donor container)"
+            )
+
+    def _etc_files(self, container: Container, *, has_resolver: bool) -> dict[str, Path]:
         record = container.record
         mode = record.host.network_mode
         if mode.startswith("container:"):
@@ -117,26 +131,17 @@ class Setup:
             record.config.hostname = record.config.hostname or other.record.config.hostname
         else:
             home = self._services.paths.home(record.id)
-            self._etc.write(home, self._with_links(record))
+            linked = self._links.hosts(record)
+            self._services.etc.write(home, record, linked, has_resolver=has_resolver)
         names = ("hosts", "hostname", "resolv.conf")
         return {f"/etc/{n}": home / n for n in names if (home / n).exists()}
 
-    def _with_links(self, record: ContainerRecord) -> ContainerRecord:
-        """The record with its links as extra hosts: what `--link` means on the default bridge."""
+    def _with_variables(self, record: ContainerRecord) -> ContainerRecord:
+        """The record with the variables of its links."""
         if not record.host.links:
             return record
-        hosts = list(record.host.extra_hosts or [])
-        for link in record.host.links:
-            ref, _, alias = link.partition(":")
-            other = self._services.containers.find(ref)
-            if other is None or not other.running:
-                raise Conflict(
-                    f"Cannot link to a non running container: /{ref} AS /{record.name}/{alias}"
-                )
-            address = next((s.ip_address for s in other.record.networks.values()), "")
-            names = dict.fromkeys((alias or other.name, other.name, other.id[:12]))
-            hosts += [f"{name}:{address}" for name in names if address]
-        return replace(record, host=replace(record.host, extra_hosts=hosts))
+        variables = [*self._links.environment(record), *(record.config.env or [])]
+        return replace(record, config=replace(record.config, env=variables))
 
     # --- volumes -------------------------------------------------------------------------
 
@@ -175,7 +180,6 @@ class Setup:
 
     def _launch_spec(self, record: ContainerRecord, bundle: Path) -> LaunchSpec:
         services = self._services
-        size, files, compress = log_limits(record.host.log_config)
         console = record.host.console_size or [0, 0]
         return LaunchSpec(
             id=record.id,
@@ -186,12 +190,5 @@ class Setup:
             open_stdin=record.config.open_stdin,
             stdin_once=record.config.stdin_once,
             console_size=(console[0], console[1]) if all(console) else None,
-            log=LogTarget(
-                driver=record.host.log_config.type,
-                path=str(services.paths.log_file(record.id)),
-                max_size=size,
-                max_file=files,
-                compress=compress,
-                attrs=log_attributes(record),
-            ),
+            log=log_target(record, str(services.paths.log_file(record.id))),
         )

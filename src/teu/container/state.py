@@ -11,7 +11,7 @@ _ALLOWED: dict[Status, frozenset[Status]] = {
     S.RUNNING: frozenset({S.PAUSED, S.EXITED, S.RESTARTING, S.REMOVING}),
     S.PAUSED: frozenset({S.RUNNING, S.EXITED, S.RESTARTING, S.REMOVING}),
     S.RESTARTING: frozenset({S.STARTING, S.EXITED, S.REMOVING}),
-    S.EXITED: frozenset({S.STARTING, S.REMOVING}),
+    S.EXITED: frozenset({S.STARTING, S.RESTARTING, S.REMOVING}),
     S.REMOVING: frozenset({S.DEAD}),
     S.DEAD: frozenset({S.REMOVING}),
 }

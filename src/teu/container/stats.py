@@ -138,8 +138,8 @@ def _memory(usage: Usage) -> dict[str, Any]:
 
 def _blkio(usage: Usage) -> dict[str, Any]:
     return {
-        "io_service_bytes_recursive": [_counter(c) for c in usage.io_bytes] or None,
-        "io_serviced_recursive": [_counter(c) for c in usage.io_operations] or None,
+        "io_service_bytes_recursive": [_counter(c) for c in usage.io_bytes],
+        "io_serviced_recursive": [_counter(c) for c in usage.io_operations],
         "io_queue_recursive": None,
         "io_service_time_recursive": None,
         "io_wait_time_recursive": None,

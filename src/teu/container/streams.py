@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from teu.container import state
 from teu.container.container import Container, Outcome
+from teu.container.logtarget import has_log
 from teu.container.services import Services
 from teu.errors import Conflict, InvalidParameter, NotImplementedYet
 from teu.model.container import Status
@@ -115,7 +116,7 @@ class Streams:
     @staticmethod
     def check_readable(container: Container) -> None:
         """Raises: NotImplementedYet with Docker's text for a driver without reading."""
-        if container.record.host.log_config.type == "none":
+        if not has_log(container.record):
             raise NotImplementedYet("configured logging driver does not support reading")
 
     async def resize(self, container: Container, height: int, width: int) -> None:

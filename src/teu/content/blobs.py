@@ -1,6 +1,6 @@
 """Content by digest: configs, manifests, and whatever else is kept as it came.
 
-    content/blobs/sha256/HEX    whole, checked, durable, read-only
+    content/blobs/ALGORITHM/HEX    whole, checked, durable, read-only
     content/ingest/NAME         being written; void when no daemon runs, except resumable `.part`s
 
 A blob appears by rename after its bytes were checked and synced, so its name is a promise. Who
@@ -22,7 +22,8 @@ from teu.sys.atomicfile import fsync_directory, write_whole
 
 PART_SUFFIX = ".part"
 PART_LIFETIME_S = 7 * 86400
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+ALGORITHMS = ("sha256", "sha512")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _READ_BYTES = 1 << 20
 
 
@@ -37,38 +38,44 @@ class WrongDigest(InvalidParameter):
 
 
 def check_digest(digest: str) -> str:
-    """Raises: InvalidParameter for anything but sha256 with 64 hex digits."""
+    """Raises: InvalidParameter for anything but an algorithm of ALGORITHMS and its hex digits."""
     if not _DIGEST.fullmatch(digest):
-        raise InvalidParameter(f"unsupported digest {digest!r}: only sha256 is served")
+        raise InvalidParameter(f"unsupported digest {digest!r}: not sha256 or sha512 in hex")
     return digest
 
 
-def digest_of(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+def digest_of(data: bytes, algorithm: str = "sha256") -> str:
+    return f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
 
 
 class BlobStore:
     """Files only: no database, any thread. Leases belong to the loop's thread."""
 
     def __init__(self, root: Path) -> None:
-        self._blobs = root / "blobs" / "sha256"
+        self._blobs = root / "blobs"
         self.ingest = root / "ingest"
         self._leases: Counter[str] = Counter()
-        self._blobs.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.ingest.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for directory in (*self._directories(), self.ingest):
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def _directories(self) -> list[Path]:
+        return [self._blobs / algorithm for algorithm in ALGORITHMS]
 
     def path(self, digest: str) -> Path:
-        return self._blobs / check_digest(digest).removeprefix("sha256:")
+        algorithm, _, name = check_digest(digest).partition(":")
+        return self._blobs / algorithm / name
 
     def has(self, digest: str) -> bool:
         return self.path(digest).exists()
 
-    def put(self, data: bytes, expected: str = "") -> str:
-        """Stores a small blob durably; its digest. Raises: WrongDigest, SystemFailure."""
-        digest = digest_of(data)
+    def put(self, data: bytes, expected: str = "", *, again: bool = False) -> str:
+        """Stores a small blob durably; its digest. `again`: even if there is one, for it is
+        damaged. Raises: WrongDigest, SystemFailure."""
+        algorithm = check_digest(expected).partition(":")[0] if expected else "sha256"
+        digest = digest_of(data, algorithm)
         if expected and digest != expected:
             raise WrongDigest(expected, digest)
-        if not self.has(digest):
+        if again or not self.has(digest):
             try:
                 write_whole(self.path(digest), data, 0o400)
             except OSError as error:
@@ -94,7 +101,7 @@ class BlobStore:
                 os.fchmod(file.fileno(), 0o400)
                 os.fsync(file.fileno())
             path.rename(self.path(digest))
-            fsync_directory(self._blobs)
+            fsync_directory(self.path(digest).parent)
         except OSError as error:
             raise SystemFailure(f"cannot store blob {digest}: {error}") from error
 
@@ -120,6 +127,16 @@ class BlobStore:
         except OSError as error:
             raise DataLoss(f"blob {digest} cannot be read: {error}") from error
 
+    def check(self, digest: str) -> str:
+        """What is wrong with a blob of any size; "" for nothing."""
+        actual = hashlib.sha256()
+        try:
+            for piece in self.chunks(digest):
+                actual.update(piece)
+        except DataLoss as error:
+            return "is damaged: " + str(error) if self.has(digest) else "is missing"
+        return "" if f"sha256:{actual.hexdigest()}" == digest else "is damaged"
+
     def size_bytes(self, digest: str) -> int:
         """Raises: DataLoss when missing."""
         try:
@@ -129,12 +146,12 @@ class BlobStore:
 
     def part(self, digest: str) -> Path:
         """Where a resumable download of this blob is kept."""
-        return self.ingest / (check_digest(digest).removeprefix("sha256:") + PART_SUFFIX)
+        return self.ingest / (self.path(digest).name + PART_SUFFIX)
 
     def clean(self) -> None:
         """At start: drops what a crash left, and resumable parts nobody came back for."""
         oldest = time.time() - PART_LIFETIME_S
-        for directory in (self.ingest, self._blobs):
+        for directory in (self.ingest, *self._directories()):
             for path in directory.iterdir():
                 is_part = path.name.endswith(PART_SUFFIX) and path.stat().st_mtime > oldest
                 if (directory == self.ingest and not is_part) or path.name.startswith("."):
@@ -162,9 +179,10 @@ class BlobStore:
         """Blobs that nobody uses and no lease keeps. Loop's thread: decide and act together."""
         return [
             digest
-            for name in os.listdir(self._blobs)
+            for directory in self._directories()
+            for name in os.listdir(directory)
             if not name.startswith(".")
-            and (digest := f"sha256:{name}") not in used
+            and (digest := f"{directory.name}:{name}") not in used
             and not self._leases[digest]
         ]
 
@@ -180,5 +198,6 @@ class BlobStore:
                 continue
             freed += size
         if freed:
-            fsync_directory(self._blobs)
+            for directory in self._directories():
+                fsync_directory(directory)
         return freed

@@ -15,6 +15,8 @@ from teu.api.engine import Engine
 from teu.api.router import Route
 from teu.api.routes.absent import AbsentRoutes
 from teu.api.routes.archive import ArchiveRoutes
+from teu.api.routes.build import BuildRoutes
+from teu.api.routes.buildsessions import BuildSessionRoutes
 from teu.api.routes.containers import ContainerRoutes
 from teu.api.routes.exec import ExecRoutes
 from teu.api.routes.images import ImageRoutes
@@ -22,6 +24,9 @@ from teu.api.routes.networks import NetworkRoutes
 from teu.api.routes.system import SystemRoutes
 from teu.api.routes.volumes import VolumeRoutes
 from teu.api.server import ApiServer
+from teu.build.running import Runner
+from teu.build.service import BuildService
+from teu.build.workspace import Workspace
 from teu.container.archive import Archives
 from teu.container.commit import Committer
 from teu.container.containers import Containers
@@ -30,7 +35,9 @@ from teu.container.exec import Execs
 from teu.container.exits import Exits
 from teu.container.health import HealthMonitor
 from teu.container.lifecycle import Lifecycle
+from teu.container.links import Links
 from teu.container.listing import Listing
+from teu.container.logdrivers import check_log
 from teu.container.looks import Looks
 from teu.container.plugs import Plugs
 from teu.container.prune import Pruner
@@ -42,8 +49,10 @@ from teu.container.setup import Setup
 from teu.container.stats import Stats
 from teu.container.streams import Streams
 from teu.container.update import Updater
+from teu.container.view import Views
 from teu.daemon.config import DaemonConfig
 from teu.daemon.translate import network_config, registry_config, runtime_config
+from teu.errors import InvalidParameter
 from teu.events import EventBus
 from teu.image.service import ImageService
 from teu.model.config import LogConfig
@@ -52,6 +61,7 @@ from teu.network.service import NetworkService
 from teu.registry.client import RegistryClient
 from teu.runtime.service import RuntimeService
 from teu.runtime.shim import ShimService
+from teu.store.builds import BuildStore
 from teu.store.containers import ContainerStore
 from teu.store.db import Database
 from teu.store.events import EventStore
@@ -73,6 +83,7 @@ class Daemon:
         self._engine: Engine | None = None
         self._api: ApiServer | None = None
         self._registry = RegistryClient(registry_config(config))
+        self._users = _Users()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         assert self._api is not None, "start() comes first"
@@ -94,9 +105,10 @@ class Daemon:
         await services.shims.start()
         self._engine, recovery = self._build_engine(services, events)
         self._api = ApiServer(_routes(self._engine))
+        await self._engine.builds.start(services.runtime, services.shims)
         await recovery.run()
-        services.images.collect()  # layers that neither an image nor a container needs
-        await recovery.start_wanted()
+        services.images.collect()  # layers that no image, container or cached step needs
+        recovery.start_wanted()
 
     async def stop(self) -> None:
         """Ends streams, lets changes under way finish (bounded), leaves containers running."""
@@ -129,8 +141,10 @@ class Daemon:
     def _build_services(self, db: Database) -> tuple[Services, EventBus]:
         config = self._config
         events = EventBus(EventStore(db))
-        containers = Containers(ContainerStore(db), events)
+        containers = self._users.containers = Containers(ContainerStore(db), events)
         runtime = RuntimeService(runtime_config(config))
+        networks = NetworkService(db, config.exec_root, network_config(config))
+        networks.is_going = containers.is_going
         services = Services(
             paths=Paths(config.data_root, config.exec_root),
             defaults=_defaults(config),
@@ -139,9 +153,11 @@ class Daemon:
                 db,
                 config.data_root,
                 self._registry,
-                _Users(containers),
+                self._users,
+                lambda action, image_id, about: events.publish("image", action, image_id, about),
             ),
-            networks=NetworkService(db, config.exec_root, network_config(config)),
+            networks=networks,
+            etc=EtcFiles(network_config(config), networks),
             volumes=VolumeService(
                 VolumeStore(db), config.data_root / "volumes", containers.using_volume
             ),
@@ -156,7 +172,8 @@ class Daemon:
         remover = Remover(services, rootfs)
         health = HealthMonitor(services)
         exits = Exits(services, remover, health)
-        setup = Setup(services, rootfs, EtcFiles(network_config(self._config), services.networks))
+        setup = Setup(services, rootfs, Links(services))
+        builds = self._users.builds = self._build_builder(services, services.etc)
         lifecycle = Lifecycle(services, setup, exits, remover, health)
         looks = Looks(services)
         engine = Engine(
@@ -173,13 +190,24 @@ class Daemon:
             pruner=Pruner(services, lifecycle, looks),
             committer=Committer(services, rootfs, lifecycle),
             rootfs=rootfs,
-            archives=Archives(services, rootfs),
+            archives=Archives(services, Views(rootfs)),
             updater=Updater(services),
+            builds=builds,
             health=health,
             system=System(services, looks, events, self._about),
             registry=self._registry,
         )
-        return engine, Recovery(services, rootfs, lifecycle, exits, remover, health)
+        return engine, Recovery(services, rootfs, lifecycle, exits, remover, engine.execs, health)
+
+    def _build_builder(self, services: Services, etc: EtcFiles) -> BuildService:
+        assert self._db is not None
+        workspace = Workspace(self._config.data_root, self._config.exec_root)
+        runner = Runner(
+            workspace, services.runtime, services.shims, services.networks, etc, services.tasks
+        )
+        return BuildService(
+            workspace, BuildStore(self._db), services.images, runner, services.tasks
+        )
 
     def _engine_id(self) -> str:
         assert self._db is not None
@@ -206,21 +234,30 @@ class Daemon:
 
 
 class _Users:
-    """Tells the image service which containers use an image."""
+    """Tells the image service who uses an image or a layer. Both parts are built after it."""
 
-    def __init__(self, containers: Containers) -> None:
-        self._containers = containers
+    containers: Containers
+    builds: BuildService
 
     def containers_using(self, image_id: str) -> list[tuple[str, bool]]:
-        return self._containers.using_image(image_id)
+        return self.containers.using_image(image_id)
 
     def layers_in_use(self) -> set[str]:
-        return self._containers.layers_in_use()
+        return self.containers.layers_in_use() | self.builds.layers_in_use()
+
+    def layers_mounted(self) -> dict[str, str]:
+        return self.containers.layers_mounted()
 
 
 def _defaults(config: DaemonConfig) -> Defaults:
+    """Raises: InvalidParameter for log options that no container could be started with."""
+    log = LogConfig(type=config.log_driver, config=dict(config.log_opts))
+    try:
+        check_log(log)
+    except InvalidParameter as error:
+        raise InvalidParameter(f"failed to set log opts: {error.message}") from error
     return Defaults(
-        log=LogConfig(type=config.log_driver, config=dict(config.log_opts)),
+        log=log,
         stop_timeout_s=config.default_stop_timeout_s,
         boot_id=BOOT_ID.read_text().strip(),
     )
@@ -235,6 +272,8 @@ def _routes(engine: Engine) -> list[Route]:
         NetworkRoutes(engine),
         VolumeRoutes(engine),
         SystemRoutes(engine),
+        BuildRoutes(engine),
+        BuildSessionRoutes(engine),
         AbsentRoutes(),
     )
     return [route for group in groups for route in group.routes()]

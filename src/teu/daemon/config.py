@@ -83,6 +83,7 @@ class DaemonConfig(Struct, frozen=True, kw_only=True):
     default_ipc_mode: str = "private"  # private, shareable
     default_cgroupns_mode: str = ""  # private, host; empty: private on cgroup v2, host on v1
     cgroup_parent: str = ""
+    cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")  # the last wins
     init: bool = False
     init_path: str = ""  # empty: tini or catatonit, wherever the distribution puts it
     no_new_privileges: bool = False

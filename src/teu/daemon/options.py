@@ -117,6 +117,10 @@ CONTAINERS = (
         'Default mode for containers cgroup namespace ("host" | "private")',
     ),
     Option("cgroup-parent", kinds.TEXT, "Set parent cgroup for all containers"),
+    Option(
+        "cdi-spec-dirs", kinds.TEXTS, "Directories with CDI specification files", "cdi-spec-dir",
+        reloads=True,
+    ),
     Option("init", kinds.BOOL, "Run an init in containers that forwards signals and reaps"),
     Option("init-path", kinds.PATH, "Path to the init binary (tini, catatonit)"),
     Option("no-new-privileges", kinds.BOOL, "Set no-new-privileges by default for new containers"),
@@ -199,7 +203,6 @@ WITHOUT_EFFECT = (
     _ignored("swarm-default-advertise-addr", _SWARM),
     _ignored("swarm-raft-heartbeat-tick", _SWARM, flag=""),
     _ignored("swarm-raft-election-tick", _SWARM, flag=""),
-    _ignored("cdi-spec-dirs", "CDI devices are not served", flag="cdi-spec-dir"),
     _ignored("default-init", "use init-path", flag=""),
     _ignored("resolv-conf", "the host's own resolver configuration is read", flag=""),
     _ignored("deprecated-key-path", "manifests are no longer signed", flag=""),

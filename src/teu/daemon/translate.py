@@ -1,5 +1,7 @@
 """From the daemon's configuration to what each part is told."""
 
+from pathlib import Path
+
 from teu.daemon.config import DaemonConfig
 from teu.network.config import NetworkConfig
 from teu.registry.config import RegistryConfig
@@ -19,6 +21,7 @@ def runtime_config(config: DaemonConfig) -> RuntimeConfig:
         ipc_mode=config.default_ipc_mode,
         cgroupns_mode=config.default_cgroupns_mode,
         no_new_privileges=config.no_new_privileges,
+        cdi_spec_dirs=tuple(Path(directory) for directory in config.cdi_spec_dirs if directory),
         seccomp_profile="" if config.seccomp_profile == "builtin" else config.seccomp_profile,
     )
 

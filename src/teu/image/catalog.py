@@ -58,12 +58,7 @@ class Catalog:
         self._names = Names(self._store.references())
         self._broken = {image_id: "its record cannot be read" for image_id in self._store.broken()}
         for record in self._store.images():
-            try:
-                config = self._config(record)
-            except EngineError as error:
-                self._broken[record.id] = str(error)
-                continue
-            self._images[record.id] = _image(record, config, self._names)
+            self._take(record)
         for name, meaning in self._names.all():
             if len(meaning.image_ids) > 1:
                 found = [self._images[i] for i in meaning.image_ids if i in self._images]
@@ -72,6 +67,21 @@ class Catalog:
         self._refresh(set(self._images))
         for image_id, reason in self._broken.items():
             log.error("image %s is damaged and cannot be used: %s", image_id, reason)
+
+    def _take(self, record: ImageRecord) -> None:
+        try:
+            config = self._config(record)
+        except EngineError as error:
+            self._broken[record.id] = str(error)
+            return
+        self._broken.pop(record.id, None)
+        self._images[record.id] = _image(record, config, self._names)
+
+    def reload(self) -> None:
+        """Looks again at what was broken: some of it may have been repaired."""
+        for record in self._store.images():
+            if record.id in self._broken:
+                self._take(record)
 
     def _config(self, record: ImageRecord) -> ImageConfig:
         data = self._blobs.read(record.id)
@@ -226,8 +236,28 @@ class Catalog:
         """Digests of the config and the manifests that are kept with an image."""
         return self._store.blobs_of(image_id)
 
+    def blob_owners(self) -> dict[str, list[str]]:
+        """The images that keep each blob."""
+        return self._store.blob_owners()
+
     def used_blobs(self) -> set[str]:
         return self._store.used_blobs()
+
+    def records(self) -> list[ImageRecord]:
+        """All that can be read, of damaged images too."""
+        return self._store.images()
+
+    def broken(self) -> dict[str, str]:
+        """Damaged images, and why."""
+        return dict(self._broken)
+
+    def check_database(self) -> list[str]:
+        """What is wrong with the database's file (for a thread)."""
+        return self._store.check()
+
+    def strays(self) -> list[str]:
+        """Names that mean images which are not there."""
+        return self._store.strays()
 
     @property
     def is_incomplete(self) -> bool:

@@ -37,7 +37,7 @@ def flag(filters: Filters, name: str) -> bool | None:
         return True
     if all(value in _FALSE for value in values):
         return False
-    raise InvalidParameter(f"invalid filter '{name}={values}'")
+    raise InvalidParameter(f"invalid filter '{name}=[{' '.join(values)}]'")
 
 
 def instant(text: str) -> int:

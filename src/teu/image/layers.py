@@ -24,14 +24,17 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from teu.errors import DataLoss, SystemFailure
+from teu.errors import DataLoss, EngineError, SystemFailure
 from teu.store.images import LayerRow
 from teu.sys.atomicfile import sync_filesystem
 from teu.sys.beneath import open_beneath, remove_tree
 from teu.sys.codec import Hashed, ReadAhead, Source, decoded
+from teu.sys.pack import pack_tree
 from teu.sys.placement import spread_subdirectories
 from teu.sys.skeleton import SkeletonWriter, archive_bytes, reassemble
+from teu.sys.tarheader import REGULAR, SYMLINK
 from teu.sys.tarstream import TarStream
+from teu.sys.treecheck import differences
 from teu.sys.unpack import Unpacker
 
 _SUFFIXES = ("partial", "skeleton", "orphans")
@@ -96,6 +99,46 @@ class LayerFiles:
             skeleton.finish()
         return StagedLayer(number, hashed.digest, result.size_bytes, result.implied, compression)
 
+    def adopt(self, tree: Path) -> StagedLayer:
+        """Takes an overlay's upper directory as a layer: it is read once, nothing is copied.
+
+        `tree` is on this file system, nobody writes to it any more; it is gone afterwards, also
+        after a failure. Raises: SystemFailure.
+        """
+        number = self._take_number()
+        partial = self._root / f"{number}.{secrets.token_hex(4)}.partial"
+        try:
+            os.rename(tree, partial)
+            os.chmod(partial, 0o755)
+            os.chown(partial, 0, 0)
+            return self._described(number, partial)
+        except OSError as error:
+            self._discard_number(number)
+            raise SystemFailure(f"cannot keep a layer: {error}") from error
+        except BaseException:
+            self._discard_number(number)
+            raise
+
+    def _described(self, number: int, tree: Path) -> StagedLayer:
+        """The skeleton and the digest of a tree that is in place."""
+        skeleton = SkeletonWriter(
+            self._root / f"{number}.skeleton", self._root / f"{number}.orphans"
+        )
+        try:
+            hashed = Hashed(Pieces(pack_tree(tree, whiteouts=True)))
+            stream = TarStream(hashed, skeleton.raw)
+            size_bytes = 0
+            while entry := stream.next():
+                if entry.kind == REGULAR and entry.size_bytes:
+                    skeleton.file(entry.name, [(0, entry.size_bytes)])
+                    for _ in stream.payload():
+                        continue
+                size_bytes += entry.size_bytes or len(entry.link if entry.kind == SYMLINK else b"")
+            skeleton.finish()
+        finally:
+            skeleton.close()
+        return StagedLayer(number, hashed.digest, size_bytes, [])
+
     def settle(self, layer: StagedLayer, parents: Iterable[str]) -> str:
         """Gives a staged layer its place above `parents` (directories, top first); its own
         directory's name.
@@ -131,11 +174,7 @@ class LayerFiles:
         """
         base = self._root / row.directory
         digest = hashlib.sha256()
-        skeleton, orphans = (
-            self._beside(row.directory, "skeleton"),
-            self._beside(row.directory, "orphans"),
-        )
-        for piece in reassemble(skeleton, base, orphans):
+        for piece in self._reassembled(row):
             digest.update(piece)
             yield piece
         if f"sha256:{digest.hexdigest()}" != row.diff_id:
@@ -153,6 +192,25 @@ class LayerFiles:
     def archive_bytes(self, row: LayerRow) -> int:
         """The length of `archive`. Raises: DataLoss."""
         return archive_bytes(self._beside(row.directory, "skeleton"))
+
+    def check(self, row: LayerRow) -> list[str]:
+        """What is wrong with a layer: nothing, when its archive can be made again and all its
+        entries are in the tree as the archive has them."""
+        base = self._root / row.directory
+        try:
+            pieces = Hashed(Pieces(self._reassembled(row)))
+            found = differences(TarStream(pieces), base)
+        except (EngineError, OSError) as error:
+            return [str(error)]
+        if pieces.digest != row.diff_id:
+            found.append("the contents of files were changed or damaged")
+        return found
+
+    def _reassembled(self, row: LayerRow) -> Iterator[bytes]:
+        name = row.directory
+        return reassemble(
+            self._beside(name, "skeleton"), self._root / name, self._beside(name, "orphans")
+        )
 
     def clone(self, row: LayerRow) -> StagedLayer:
         """A second unpacked copy, for another place in a stack of layers. Raises: DataLoss."""

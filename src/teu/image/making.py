@@ -77,7 +77,7 @@ class Maker:
         made = Made(
             config=apply_changes(ContainerConfig(), changes),
             platform=parse_platform(platform),
-            comment=message or "Imported from -",
+            comment=message,
         )
         layer = await self._stage_stream(stream)
         return await self._store(None, layer, made, names)
@@ -165,7 +165,7 @@ def _config_json(
     history = list(msgspec.json.decode(before).get("history") or [])
     document = {
         "architecture": made.platform.architecture,
-        "config": _portable(made.config),
+        "config": portable(made.config),
         "created": created,
         "history": [*history, msgspec.to_builtins(entry)],
         "os": made.platform.os,
@@ -180,7 +180,7 @@ def _config_json(
     }
     document.update({key: value for key, value in optional.items() if value})
     if made.container_config is not None:
-        document["container_config"] = _portable(made.container_config)
+        document["container_config"] = portable(made.container_config)
     return msgspec.json.encode(document)
 
 
@@ -190,7 +190,7 @@ def _is_mount_point(path: bytes, found: os.stat_result) -> bool:
     return path in _MOUNTED_FILES and stat.S_ISREG(found.st_mode) and not found.st_size
 
 
-def _portable(config: ContainerConfig) -> dict[str, object]:
+def portable(config: ContainerConfig) -> dict[str, object]:
     """Without what says nothing."""
     shape = msgspec.to_builtins(config)
     return {key: value for key, value in shape.items() if value not in (None, "", False, [], {})}

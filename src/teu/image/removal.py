@@ -6,7 +6,7 @@ Source: moby daemon/images/image_delete.go, image_prune.go (order of steps, conf
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from teu.errors import Conflict, InvalidParameter
 from teu.ids import short
@@ -29,6 +29,10 @@ class ImageUsers(Protocol):
 
     def layers_in_use(self) -> Iterable[str]:
         """Chain ids of the layers below all containers, whatever became of their images."""
+        ...
+
+    def layers_mounted(self) -> dict[str, str]:
+        """Chain ids of the layers below running containers; the id of one such container each."""
         ...
 
 
@@ -59,10 +63,12 @@ class DigestTag(InvalidParameter):
 
 
 class Removed(Struct):
-    """What went: Docker's list, and the images' chains, whose layers may go now."""
+    """What went: Docker's list; the images' chains, whose layers may go now; and what to tell:
+    (action, image)."""
 
-    records: list[dict[str, str]]
-    chain_ids: list[str]
+    records: list[dict[str, str]] = field(default_factory=list)
+    chain_ids: list[str] = field(default_factory=list)
+    events: list[tuple[str, Image]] = field(default_factory=list)
 
 
 class Remover:
@@ -78,7 +84,7 @@ class Remover:
         if (broken := self._catalog.broken_id(ref)) is not None:
             return self._remove_broken(broken)
         image = self._catalog.resolve(ref)
-        removed = Removed([], [])
+        removed = Removed()
         others = self._catalog.variants(ref)[1:] or self._catalog.companions(image)
         if self._is_id(image, ref):
             self._untag_all(image, removed, force=force)
@@ -99,7 +105,7 @@ class Remover:
         chosen = [variant_of(variants, platform, ref) for platform in platforms]
         if {image.id for image in chosen} == {image.id for image in variants}:
             return self.remove(ref, force=force, prune=True)
-        removed = Removed([], [])
+        removed = Removed()
         for image in chosen:
             self._check(image, force=force, by_name=False)
             self._part(image, ref, removed)
@@ -128,8 +134,10 @@ class Remover:
 
     def _remove_broken(self, image_id: str) -> Removed:
         """A damaged image: nothing can run from it, so only its names and record go."""
-        removed = Removed([], [])
-        self._forget(self._catalog.names_of(image_id), removed)
+        removed = Removed()
+        names = self._catalog.names_of(image_id)
+        self._catalog.untag(names)
+        removed.records += [{"Untagged": Reference.parse(name).familiar} for name in names]
         self._catalog.remove(image_id)
         removed.records.append({"Deleted": image_id})
         return removed
@@ -143,11 +151,11 @@ class Remover:
         name = Reference.parse(ref).with_default_tag()
         if name.digest:
             name = name.with_digest(name.digest)
-        self._forget([str(name)], removed)
+        self._forget(image, [str(name)], removed)
         left = [other for other in names if other != name]
         same = [other for other in left if other.name == name.name]
         if not name.digest and all(other.digest for other in same):
-            self._forget([str(other) for other in same], removed)
+            self._forget(image, [str(other) for other in same], removed)
             left = [other for other in left if other not in same]
         return not left
 
@@ -155,7 +163,7 @@ class Remover:
         names = self._names(image)
         if _is_single(names):
             self._check(image, force=force, by_name=False)
-            self._forget([str(name) for name in names], removed)
+            self._forget(image, [str(name) for name in names], removed)
 
     def _delete(
         self, image: Image, removed: Removed, *, force: bool, prune: bool, quiet: bool
@@ -163,20 +171,21 @@ class Remover:
         try:
             self._check(image, force=force, by_name=True)
         except ImageInUse as conflict:
-            if quiet and (self._names(image) or conflict.used):
+            if quiet and (self._names(image) or self._has_children(image) or conflict.used):
                 return
             raise
         parent = self._catalog.find(image.record.parent_id)
-        self._forget([str(name) for name in self._names(image)], removed)
+        self._forget(image, [str(name) for name in self._names(image)], removed)
         self._catalog.remove(image.id)
         removed.records.append({"Deleted": image.id})
+        removed.events.append(("delete", image))
         removed.chain_ids += reversed(image.chain_ids)
         if prune and parent is not None and not self._names(parent):
             self._delete(parent, removed, force=False, prune=True, quiet=True)
 
     def _check(self, image: Image, *, force: bool, by_name: bool) -> None:
         """Raises: ImageInUse for the first of Docker's reasons that applies."""
-        if any(other.record.parent_id == image.id for other in self._catalog.all()):
+        if self._has_children(image):
             raise ImageInUse(image.id, "image has dependent child images", hard=True, used=False)
         users = self._users.containers_using(image.id)
         for container_id, running in users:
@@ -192,9 +201,13 @@ class Remover:
             reason = f"image is being used by stopped container {short(users[0][0])}"
             raise ImageInUse(image.id, reason, hard=False, used=True)
 
-    def _forget(self, names: list[str], removed: Removed) -> None:
+    def _has_children(self, image: Image) -> bool:
+        return any(other.record.parent_id == image.id for other in self._catalog.all())
+
+    def _forget(self, image: Image, names: list[str], removed: Removed) -> None:
         self._catalog.untag(names)
         removed.records += [{"Untagged": Reference.parse(name).familiar} for name in names]
+        removed.events += [("untag", image) for _ in names]
 
     def _names(self, image: Image) -> list[Reference]:
         """The names that go with this image: where it is but another platform, they stay."""
@@ -210,7 +223,7 @@ class Remover:
         check_names(filters, _PRUNE_FILTERS)
         dangling_only = flag(filters, "dangling") is not False
         passes = tests(filters, self._catalog)
-        removed = Removed([], [])
+        removed = Removed()
         for image in self._catalog.all():
             if image.is_variant or not all(test(image) for test in passes):
                 continue  # a variant goes with the image that leads its name

@@ -13,7 +13,9 @@ from teu.clock import now_ns
 from teu.content.blobs import BlobStore
 from teu.errors import EngineError
 from teu.image import helloworld, removal, views
+from teu.image.bootstrap import Bootstrapper, Plan
 from teu.image.catalog import Catalog
+from teu.image.checking import Checker
 from teu.image.download import Downloader, Registry
 from teu.image.filters import (
     Filters,
@@ -32,9 +34,11 @@ from teu.image.progress import Progress
 from teu.image.pulling import Puller
 from teu.image.pushing import Pusher
 from teu.image.removal import ImageUsers, Removed, Remover
+from teu.image.repairing import Logins, Repairer
 from teu.image.saving import SavedImage, Saver, choose_images
 from teu.image.stock import Stock
 from teu.image.variants import NotAnImage, variant_for
+from teu.image.workshop import Workshop
 from teu.model.config import ContainerConfig
 from teu.model.image import Image
 from teu.model.reference import Reference
@@ -42,28 +46,43 @@ from teu.model.registry import RegistryUnreachable
 from teu.store.db import Database
 from teu.store.images import ImageStore
 from teu.sys.bytepipe import FromThread
-from teu.sys.pack import Skip, pack_tree
+from teu.sys.pack import pack_tree
 
+Tell = Callable[[str, str, dict[str, str]], None]
 _LIST_FILTERS = ("dangling", "label", "label!", "before", "since", "reference", "until")
 
 
 class ImageService:
-    """One per data root. Loop's thread; `start` first, `close` last."""
+    """One per data root. Loop's thread; `start` first, `close` last.
+
+    `tell(action, image id, attributes)` hears of every change.
+    """
 
     def __init__(
-        self, db: Database, data_root: Path, registry: Registry, users: ImageUsers
+        self,
+        db: Database,
+        data_root: Path,
+        registry: Registry,
+        users: ImageUsers,
+        tell: Tell = lambda action, image_id, attributes: None,
     ) -> None:
         self._users = users
+        self._tell = tell
         self._registry = registry
         self._blobs = BlobStore(data_root / "content")
         self._layers = LayerFiles(data_root / "layers")
         self._catalog = Catalog(ImageStore(db), self._blobs, self._layers)
         self._stock = Stock(self._catalog, self._blobs, self._layers)
-        self._puller = Puller(self._stock, Downloader(self._stock, registry))
+        self._downloader = Downloader(self._stock, registry)
+        self._puller = Puller(self._stock, self._downloader)
         self._pusher = Pusher(self._stock, registry)
         self._maker = Maker(self._stock)
         self._remover = Remover(self._catalog, users)
+        self.workshop = Workshop(self._stock)
         self._manifests = Manifests(self._catalog, self._blobs, users)
+        self._bootstrapper = Bootstrapper(
+            data_root / "bootstrap", self.import_image, self.archive_tree
+        )
 
     async def start(self) -> None:
         """Reads all records and removes what a crash left half done. Layers that nobody uses any
@@ -72,6 +91,7 @@ class ImageService:
         known = {row.directory for row in self._catalog.layers().values()}
         await self._stock.in_thread(self._layers.clean, known)
         await self._stock.in_thread(self._blobs.clean)
+        await self._stock.in_thread(self._bootstrapper.clean)
 
     async def close(self) -> None:
         """Waits for file work under way; closes connections to registries."""
@@ -238,7 +258,10 @@ class ImageService:
         Crash: nothing of an unfinished image is seen at the next start.
         """
         async with self._tidy():
-            return await Loader(self._stock, progress, platform).run(stream)
+            images = await Loader(self._stock, progress, platform).run(stream)
+        for image in images:
+            self._tell_of("load", image)
+        return images
 
     async def import_image(
         self,
@@ -254,9 +277,17 @@ class ImageService:
         Raises: InvalidReference, InvalidParameter (changes, platform), InvalidArchive.
         """
         async with self._tidy():
-            return await self._maker.import_image(
+            image = await self._maker.import_image(
                 stream, name=name, changes=changes, message=message, platform=platform
             )
+        self._tell_names(image, name)
+        self._tell_of("import", image)
+        return image
+
+    async def bootstrap(self, plan: Plan, progress: Progress) -> Image:
+        """A base image out of the host's package mirror. Raises: InvalidParameter,
+        SystemFailure."""
+        return await self._bootstrapper.run(plan, progress)
 
     async def commit(
         self,
@@ -286,9 +317,11 @@ class ImageService:
             container_config=config,
         )
         async with self._tidy():
-            return await self._maker.commit(
+            image = await self._maker.commit(
                 upper, parent=parent, made=made, name=name, changes=changes
             )
+        self._tell_names(image, name)
+        return image
 
     async def push(
         self,
@@ -326,10 +359,12 @@ class ImageService:
         with self._stock.keeping(chain), self._blobs.lease(blobs):
             async for piece in self._from_thread(saver.pieces):
                 yield piece
+        for saved in images:
+            self._tell_of("save", saved.variants[0])
 
-    async def archive_tree(self, root: Path, *, skip: Skip | None = None) -> AsyncIterator[bytes]:
-        """A whole directory tree as a tar (`export`). Raises: SystemFailure."""
-        async for piece in self._from_thread(lambda: pack_tree(root, skip=skip)):
+    async def archive_tree(self, root: Path) -> AsyncIterator[bytes]:
+        """A whole directory tree as a tar. Raises: SystemFailure."""
+        async for piece in self._from_thread(lambda: pack_tree(root)):
             yield piece
 
     async def _from_thread(self, pieces: Callable[[], Iterable[bytes]]) -> AsyncIterator[bytes]:
@@ -351,7 +386,9 @@ class ImageService:
         if name.digest:
             raise removal.DigestTag(target)
         self._catalog.tag(image, name.with_default_tag(), now_ns(), like=ref)
-        return self._catalog.get(image.id)
+        image = self._catalog.get(image.id)
+        self._tell_of("tag", image, name.with_default_tag().familiar)
+        return image
 
     async def remove(
         self,
@@ -375,19 +412,49 @@ class ImageService:
 
     async def prune(self, filters: Filters) -> tuple[list[dict[str, str]], int]:
         """What was removed, and the bytes freed. Raises: InvalidParameter."""
-        return self._take_away(self._remover.prune(filters))
+        records, freed = self._take_away(self._remover.prune(filters))
+        self._tell("prune", "", {"reclaimed": str(freed)})
+        return records, freed
 
     def _take_away(self, removed: Removed) -> tuple[list[dict[str, str]], int]:
         before = dict(self._catalog.layers())
         freed = self.collect()
         after = self._catalog.layers()
         gone = [c for c in dict.fromkeys(removed.chain_ids) if c in before and c not in after]
+        for action, image in removed.events:
+            self._tell_of(action, image)
         return removed.records + [{"Deleted": chain_id} for chain_id in gone], freed
+
+    def _tell_names(self, image: Image, name: str) -> None:
+        if name:
+            self._tell_of("tag", image, Reference.parse(name).with_default_tag().familiar)
+
+    def _tell_of(self, action: str, image: Image, name: str = "") -> None:
+        """As Docker does: with the image's labels, named by its id where no name is given."""
+        labels = image.config.config.labels or {}
+        self._tell(action, image.id, {**labels, "name": name or image.id})
 
     def collect(self) -> int:
         """Removes layers and blobs that nothing needs any more; the bytes freed. Call it once
         the containers are known after a start."""
         return self._stock.collect(self._users.layers_in_use())
+
+    async def check(
+        self, progress: Progress, *, repair: bool = False, logins: Logins | None = None
+    ) -> None:
+        """Looks at all content; `progress` also gets each problem and, last, the sums, as `aux`.
+        Repairs from registries, with these logins.
+
+        Cancel and crash: what was repaired stays so.
+        """
+        users = self._users
+        checker = Checker(self._stock, set(users.layers_in_use()), progress)
+        repairer = Repairer(self._stock, self._downloader, users.layers_mounted(), logins or {})
+        async for problem in checker.problems():
+            if repair:
+                await repairer.repair(problem, progress)
+            progress({"aux": problem.shape()})
+        progress({"aux": {"Checked": checker.checked.shape()}})
 
     def _tidy(self) -> "_Tidy":
         return _Tidy(self)

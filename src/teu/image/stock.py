@@ -106,11 +106,37 @@ class Stock:
         self.catalog.add_layer(row)
         return row
 
+    async def replace(self, chain: Sequence[str], chain_id: str, layer: StagedLayer) -> None:
+        """A staged layer takes the place of a lost or damaged one of the stack `chain`, which is
+        being kept. Durable on return; the old directory goes afterwards.
+
+        Raises: SystemFailure; then the staged layer is gone and the old one as it was.
+        """
+        below = list(chain[: chain.index(chain_id)])
+        async with Transaction("replace layer") as tx:
+            tx.on_rollback("layer", lambda: self.discard(layer))
+            rows = [self.catalog.layer(other) for other in reversed(below)]
+            parents = [row.directory for row in rows if row is not None]
+            directory = await self.in_thread_to_the_end(self.layers.settle, layer, parents)
+            await self.in_thread_to_the_end(self.layers.sync)
+            tx.commit()
+        old = self.catalog.layers().get(chain_id)
+        parent = below[-1] if below else ""
+        self.catalog.add_layer(
+            LayerRow(chain_id, parent, layer.diff_id, directory, layer.size_bytes)
+        )
+        if old is not None:
+            _ = self._tasks.spawn(self._remove_files([old], []), "remove a damaged layer")
+
     async def clone(self, diff_id: str) -> StagedLayer:
         """A staged copy of an equal layer elsewhere. Raises: DataLoss when there is none."""
         row = self.catalog.layer_with(diff_id)
         if row is None:
             raise DataLoss(f"layer {diff_id} is missing from the store")
+        return await self.copy(row)
+
+    async def copy(self, row: LayerRow) -> StagedLayer:
+        """A staged copy of a layer. Raises: DataLoss when it is damaged."""
         with self.keeping([row.chain_id]):
             return await self.in_thread_to_the_end(self.layers.clone, row)
 
@@ -134,11 +160,11 @@ class Stock:
         The caller holds `keeping(chain)`. Raises: DataLoss, SystemFailure.
         """
         chain = chain_ids(config.rootfs.diff_ids)
-        rows = [self._row(chain_id) for chain_id in chain]
+        rows = [self.row(chain_id) for chain_id in chain]
         blobs = [digest_of(config_data), *(digest_of(data) for data in manifests)]
         with self.blobs.lease(blobs):
             await self.in_thread_to_the_end(self._store_blobs, [config_data, *manifests])
-            await self._sync(chain)
+            await self.sync(chain)
             record = ImageRecord(
                 id=blobs[0],
                 chain_ids=chain,
@@ -173,7 +199,8 @@ class Stock:
             )
             return self.catalog.add(record, config, names=names, blobs=blobs)
 
-    def _row(self, chain_id: str) -> LayerRow:
+    def row(self, chain_id: str) -> LayerRow:
+        """Raises: DataLoss for a layer that is not there."""
         row = self.catalog.layer(chain_id)
         if row is None:
             raise DataLoss(f"layer {chain_id} is missing from the store")
@@ -183,7 +210,7 @@ class Stock:
         for data in blobs:
             self.blobs.put(data)
 
-    async def _sync(self, chain: list[str]) -> None:
+    async def sync(self, chain: list[str]) -> None:
         """Makes the layers durable that no earlier call did."""
         pending = self._unsynced.intersection(chain)
         if pending:

@@ -89,7 +89,8 @@ class ContainerRecord(Struct, kw_only=True):
     started_ns: int = 0
     finished_ns: int = 0
     restart_count: int = 0
-    intent: str = ""  # what a change of several steps is for: `restart`, `remove`, `remove-volumes`
+    short_runs: int = 0  # one after the other, the last included: each doubles the restart delay
+    intent: str = ""  # what a change of several steps is for: see container/exits.py
     stopped_by_user: bool = False  # `unless-stopped` looks at it after a restart of the daemon
     ports: dict[str, list[dict[str, str]]] = field(default_factory=dict)  # bound, as inspect shows
     health: Health | None = None  # None: no health check, or never started

@@ -11,6 +11,7 @@ from teu.model.config import Wire
 
 BRIDGE, HOST, NONE = "bridge", "host", "none"  # the networks every daemon has, by name
 PREDEFINED = (BRIDGE, HOST, NONE)
+SHORT_ID = 12  # characters of a container's id that are also a name of it
 NULL_DRIVER = "null"  # the driver of the network `none`
 
 
@@ -70,6 +71,11 @@ class NetworkRecord(Struct, kw_only=True):
     link: str = ""  # the bridge's interface name
     link_is_ours: bool = True  # made by us, so removed with the network
 
+    @property
+    def has_names(self) -> bool:
+        """Whether containers find each other by name: on all networks but the predefined ones."""
+        return self.name not in PREDEFINED
+
 
 class PublishedPort(Struct, frozen=True):
     """One way from the host in. `host_address` 0.0.0.0 means every address of the host."""
@@ -97,3 +103,14 @@ class EndpointRecord(Struct, kw_only=True):
     gw_priority: int = 0
     aliases: list[str] = field(default_factory=list)
     ports: list[PublishedPort] = field(default_factory=list)
+    hostname: str = ""
+    links: list[str] = field(default_factory=list)  # `NAME:ALIAS`, for this container only
+    address6: str = ""  # as `address`, `prefix` and `gateway`; empty without IPv6
+    prefix6: int = 0
+    gateway6: str = ""
+
+    @property
+    def names(self) -> list[str]:
+        """By which others on a user-defined network find the container, its own name first."""
+        own = [self.container_name, *self.aliases, self.container_id[:SHORT_ID], self.hostname]
+        return list(dict.fromkeys(name for name in own if name))

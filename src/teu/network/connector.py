@@ -5,8 +5,10 @@ go, so a crash at any line leaves a row that `release` can work from. Calls for 
 one at a time (the container's lock); calls for different containers run side by side.
 """
 
+import asyncio
+import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address
 from typing import Final
 
@@ -22,11 +24,13 @@ from teu.network.errors import AddressInUse, AlreadyConnected, NoFreeAddress, No
 from teu.network.firewall import Firewall
 from teu.network.ipam import mac_of, parse_address
 from teu.network.kernel import Worker
+from teu.network.names import Names
 from teu.network.ports import PortInUse, PortRequest, PortTable
 from teu.network.sandbox import Sandboxes
 from teu.sys.netlink import add_route
 from teu.tx import Transaction
 
+_RELEASE_LIMIT_S: Final = 10.0
 _HOST_LINK_DIGITS: Final = 11  # `veth` and these fill a link name's 15 characters
 log = logging.getLogger(__name__)
 
@@ -42,6 +46,7 @@ class Connector:
         driver: BridgeDriver,
         firewall: Firewall | None,
         worker: Worker,
+        names: Names,
     ) -> None:
         self._catalog = catalog
         self._endpoints = endpoints
@@ -49,10 +54,18 @@ class Connector:
         self._driver = driver
         self._firewall = firewall
         self._worker = worker
+        self._names = names
         self._ports = PortTable()
+        self._released = asyncio.Event()  # another one after each release
 
     async def connect(
-        self, container_id: str, name: str, network: NetworkRecord, settings: EndpointSettings
+        self,
+        container_id: str,
+        name: str,
+        network: NetworkRecord,
+        settings: EndpointSettings,
+        *,
+        hostname: str = "",
     ) -> EndpointSettings:
         """The settings as they became. See `NetworkService.connect`."""
         if self._endpoints.find(container_id, network.id):
@@ -63,6 +76,7 @@ class Connector:
             )
         async with Transaction("connect", short(container_id)) as tx:
             record = self._reserve(container_id, name, network, settings)
+            record.hostname = hostname
             tx.on_rollback("address", lambda: self._free_address(record))
             tx.on_rollback("endpoint row", lambda: self._endpoints.remove(record))
             winner = self._gateway_endpoint(container_id, record) is record
@@ -70,6 +84,7 @@ class Connector:
             if network.driver == BRIDGE:
                 tx.on_rollback("link", lambda: self._worker.run(self._driver.unplug, record))
                 await self._worker.run(self._plug, network, record, winner)
+            self._names.joined(record)
             tx.commit()
         return _filled(settings, network, record)
 
@@ -102,6 +117,7 @@ class Connector:
         if record is None:
             raise NotConnected(short(container_id), network.name)
         was_gateway = self._gateway_endpoint(container_id) is record
+        self._names.left(record)
         await self._close_ports([record])
         if network.driver == BRIDGE:
             await self._worker.run(self._driver.unplug, record)
@@ -117,6 +133,9 @@ class Connector:
         """
         records = self._endpoints.of_container(container_id)
         failures: list[Exception] = []
+        for record in records:
+            self._names.left(record)
+        self._names.forget(container_id)
         try:
             await self._close_ports(records)
         except (EngineError, OSError) as error:
@@ -126,6 +145,15 @@ class Connector:
             raise failures[0]
         for record in records:
             self._forget(record)
+        self._released.set()
+        self._released = asyncio.Event()
+
+    async def until_released(self, is_awaited: Callable[[], bool]) -> None:
+        """Returns when releases have made `is_awaited` false, or after a while."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_RELEASE_LIMIT_S):
+                while is_awaited():
+                    await self._released.wait()
 
     def restore(self, record: EndpointRecord) -> None:
         """Takes back what a container that ran on holds: its address and its host ports."""
@@ -147,6 +175,7 @@ class Connector:
             if record.container_name != name:
                 record.container_name = name
                 self._endpoints.save(record)
+                self._names.joined(record)
         self._ports.rename(container_id, name)
 
     def hold_address(self, record: EndpointRecord) -> None:
@@ -166,6 +195,7 @@ class Connector:
             container_name=name,
             gw_priority=settings.gw_priority,
             aliases=list(settings.aliases or []),
+            links=list(settings.links or []),
         )
         if network.driver != BRIDGE:
             return record
@@ -334,16 +364,8 @@ def _filled(
         ip_address=record.address,
         ip_prefix_len=record.prefix,
         mac_address=record.mac,
-        dns_names=_dns_names(network, record),
+        dns_names=record.names if network.has_names else None,
     )
-
-
-def _dns_names(network: NetworkRecord, record: EndpointRecord) -> list[str] | None:
-    """The names by which others on a user-defined network find the container."""
-    if network.driver != BRIDGE or network.name == BRIDGE:
-        return None
-    names = [record.container_name, *record.aliases, short(record.container_id)]
-    return list(dict.fromkeys(names))
 
 
 def bound_ports(records: list[EndpointRecord]) -> Mapping[str, list[dict[str, str]]]:

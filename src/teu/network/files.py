@@ -6,9 +6,10 @@ Text is built by functions of its own; `EtcFiles` gathers what they need and put
 Source: hosts(5), resolv.conf(5), systemd-resolved(8).
 """
 
+import logging
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from ipaddress import IPv4Network, ip_address
 from pathlib import Path
 from typing import Final, Protocol
@@ -16,9 +17,12 @@ from typing import Final, Protocol
 from msgspec import Struct, field
 
 from teu.errors import InvalidParameter
+from teu.model.config import EndpointSettings
 from teu.model.container import ContainerRecord
 from teu.model.network import HOST
 from teu.network.config import NetworkConfig
+from teu.network.names import RESOLVER_ADDRESS
+from teu.resolver import resolvconf
 from teu.sys.syscalls import os_errors
 
 HOST_GATEWAY: Final = "host-gateway"
@@ -36,6 +40,7 @@ _LOCALHOST: Final = (
     "ff02::1\tip6-allnodes",
     "ff02::2\tip6-allrouters",
 )
+log = logging.getLogger(__name__)
 _WORD: Final = re.compile(r"[^\s\x00-\x1f#]+")
 
 
@@ -62,6 +67,7 @@ class Naming(Struct, frozen=True, kw_only=True):
     extra_hosts: Sequence[tuple[str, str]] = ()
     asked: Resolver = field(default_factory=Resolver)  # the container's own, else the daemon's
     uses_host_network: bool = False
+    has_resolver: bool = False  # the embedded one, at RESOLVER_ADDRESS
 
 
 class Gateways(Protocol):
@@ -71,33 +77,90 @@ class Gateways(Protocol):
 
 
 class EtcFiles:
-    """Writes the three files of a container whose endpoints are connected."""
+    """Writes the three files of a container whose endpoints are connected, and keeps them true."""
 
     def __init__(self, config: NetworkConfig, networks: Gateways) -> None:
         self._config = config
         self._networks = networks
 
-    def write(self, home: Path, record: ContainerRecord) -> None:
+    def servers(self, record: ContainerRecord) -> list[str]:
+        """The resolvers asked for, by the container or else the daemon; empty: the host's."""
+        return list(record.host.dns or self._config.dns)
+
+    def write(
+        self,
+        home: Path,
+        record: ContainerRecord,
+        linked: Iterable[str] = (),
+        *,
+        has_resolver: bool = False,
+    ) -> None:
         """Not for `container:X`, which has the files of X.
 
+        Args: linked: `NAME:ADDRESS` beside the extra hosts. has_resolver: the embedded one.
         Raises: InvalidParameter (extra hosts, DNS options), SystemFailure.
         """
+        naming = self._naming(record, linked, has_resolver=has_resolver)
+        with os_errors(f"network files of container {record.name}"):
+            write(home, contents(naming))
+
+    def joined(self, home: Path, record: ContainerRecord, addresses: Iterable[str]) -> None:
+        """A running container got addresses on one more network. Raises: SystemFailure."""
+        naming = self._naming(record)
+        lines = [_own_line(address, naming) for address in addresses]
+        with os_errors(f"network files of container {record.name}"):
+            _amend(home / "hosts", set(lines), lines)
+
+    def left(self, home: Path, record: ContainerRecord, addresses: Iterable[str]) -> None:
+        """As `joined`: these addresses are gone."""
+        naming = self._naming(record)
+        with os_errors(f"network files of container {record.name}"):
+            _amend(home / "hosts", {_own_line(one, naming) for one in addresses}, [])
+
+    def got_resolver(self, home: Path, record: ContainerRecord) -> None:
+        """A running container has the embedded resolver from now on. A resolv.conf that was
+        edited since it started stays as it is. Raises: SystemFailure."""
+        path = home / "resolv.conf"
+        with os_errors(f"resolv.conf of container {record.name}"):
+            if path.stat().st_mtime_ns > record.started_ns:
+                log.warning(
+                    "container %s: its resolv.conf was edited and stays; names need "
+                    "`nameserver %s`", record.name, RESOLVER_ADDRESS,
+                )  # fmt: skip
+                return
+            _write_in_place(path, _resolv_conf(self._naming(record, has_resolver=True)))
+
+    def point(self, home: Path, names: Sequence[str], address: str) -> None:
+        """In /etc/hosts, `names` stand for this address and no other. Raises: SystemFailure."""
+        with os_errors(f"hosts file {home}"):
+            path = home / "hosts"
+            old = {line for line in _read(path).splitlines() if line.partition("\t")[2] in names}
+            _amend(path, old, [f"{address}\t{name}" for name in names])
+
+    def _naming(
+        self, record: ContainerRecord, linked: Iterable[str] = (), *, has_resolver: bool = False
+    ) -> "Naming":
         host, config = record.host, self._config
         gateway = self._networks.host_gateway()
-        naming = Naming(
+        extra = [*(host.extra_hosts or []), *linked]
+        return Naming(
             hostname=record.config.hostname,
             domainname=record.config.domainname,
-            addresses=[one.ip_address for one in record.networks.values() if one.ip_address],
-            extra_hosts=[parse_extra_host(one, gateway) for one in host.extra_hosts or []],
+            addresses=[one for got in record.networks.values() for one in addresses_of(got)],
+            extra_hosts=[parse_extra_host(one, gateway) for one in extra],
             asked=checked_resolver(
-                host.dns or config.dns,
+                self.servers(record),
                 host.dns_search or config.dns_search,
                 host.dns_options or config.dns_options,
             ),
             uses_host_network=host.network_mode == HOST,
+            has_resolver=has_resolver,
         )
-        with os_errors(f"network files of container {record.name}"):
-            write(home, contents(naming))
+
+
+def addresses_of(settings: EndpointSettings) -> list[str]:
+    """What an endpoint got: IPv4, IPv6, both or nothing."""
+    return [one for one in (settings.ip_address, settings.global_ipv6_address) if one]
 
 
 def parse_extra_host(text: str, host_gateway: str = "") -> tuple[str, str]:
@@ -138,7 +201,7 @@ def contents(naming: Naming) -> FileContents:
     """Reads the host's own files where they matter."""
     full_name = f"{naming.hostname}.{naming.domainname}" if naming.domainname else naming.hostname
     return FileContents(
-        hosts=_hosts(naming, full_name),
+        hosts=_hosts(naming),
         hostname=f"{full_name}\n",
         resolv_conf=_resolv_conf(naming),
     )
@@ -151,29 +214,27 @@ def write(directory: Path, files: FileContents) -> None:
         ("hostname", files.hostname),
         ("resolv.conf", files.resolv_conf),
     ):
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        file_fd = os.open(directory / name, flags, 0o644)
-        try:
-            os.write(file_fd, text.encode())
-        finally:
-            os.close(file_fd)
+        _write_in_place(directory / name, text)
+
+
+def _write_in_place(path: Path, text: str) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    file_fd = os.open(path, flags, 0o644)
+    try:
+        os.write(file_fd, text.encode())
+    finally:
+        os.close(file_fd)
+
+
+def _amend(path: Path, gone: Container[str], new: list[str]) -> None:
+    """Takes lines out and appends others; what the container wrote itself stays."""
+    kept = [line for line in _read(path).splitlines() if line not in gone]
+    _write_in_place(path, "\n".join([*kept, *new, ""]))
 
 
 def parse_resolv_conf(text: str) -> Resolver:
-    """The last `search` or `domain` counts, options add up."""
-    servers: list[str] = []
-    search: list[str] = []
-    options: list[str] = []
-    for line in text.splitlines():
-        words = re.split(r"[#;]", line, maxsplit=1)[0].split()
-        if len(words) < 2:
-            continue
-        if words[0] == "nameserver":
-            servers.append(words[1])
-        elif words[0] in ("search", "domain"):
-            search = words[1:]
-        elif words[0] == "options":
-            options += words[1:]
+    """See `resolvconf.parse`."""
+    servers, search, options = resolvconf.parse(text)
     return Resolver(servers=servers, search=search, options=options)
 
 
@@ -192,13 +253,19 @@ def resolver_networks() -> list[IPv4Network]:
     return [IPv4Network(one) for one in host_resolver().servers if _is_reachable(one)]
 
 
-def _hosts(naming: Naming, full_name: str) -> str:
+def _own_line(address: str, naming: Naming) -> str:
+    names = naming.hostname
+    if naming.domainname:
+        names = f"{naming.hostname}.{naming.domainname} {naming.hostname}"
+    return f"{address}\t{names}"
+
+
+def _hosts(naming: Naming) -> str:
     extra = [f"{address}\t{name}" for name, address in naming.extra_hosts]
     if naming.uses_host_network:
         base = _read(HOST_HOSTS)
         return "\n".join([base.rstrip("\n"), *extra, ""]) if extra else base
-    names = full_name if full_name == naming.hostname else f"{full_name} {naming.hostname}"
-    own = [f"{address}\t{names}" for address in naming.addresses]
+    own = [_own_line(address, naming) for address in naming.addresses]
     return "\n".join([*_LOCALHOST, *extra, *own, ""])
 
 
@@ -212,9 +279,13 @@ def _resolv_conf(naming: Naming) -> str:
     else:
         host = host_resolver()
         reachable = [server for server in host.servers if _is_reachable(server)]
-    servers = asked.servers or reachable or PUBLIC_RESOLVERS
+    servers: Sequence[str] = asked.servers or reachable or PUBLIC_RESOLVERS
+    if naming.has_resolver:
+        servers = (RESOLVER_ADDRESS,)
     search = [domain for domain in asked.search or host.search if domain != "."]
-    options = asked.options or host.options
+    options = list(asked.options or host.options)
+    if naming.has_resolver and not any(one.startswith("ndots:") for one in options):
+        options.append("ndots:0")  # so that a name without dots is asked as it is, and first
     lines = [f"nameserver {server}" for server in servers]
     if search:
         lines.append("search " + " ".join(search))

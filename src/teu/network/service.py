@@ -10,8 +10,10 @@ the daemon leaves links, namespaces and rules in place, so running containers ke
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from teu.errors import EngineError, SystemFailure
 from teu.ids import short
@@ -34,6 +36,7 @@ from teu.network.errors import NetworkInUse, NotConnected, PredefinedNetwork
 from teu.network.files import resolver_networks
 from teu.network.firewall import Firewall
 from teu.network.kernel import HostLinks, Worker, read_sysctl, set_sysctl
+from teu.network.names import Names
 from teu.network.ports import ANY, parse_port_key, requested
 from teu.network.sandbox import Sandboxes
 from teu.store.db import Database
@@ -50,8 +53,19 @@ DROPPER_WARNING = (
     "there allows them; beside Docker: iptables -I DOCKER-USER -i BRIDGE -j ACCEPT; "
     "iptables -I DOCKER-USER -o BRIDGE -j ACCEPT (BRIDGE: teu0, or another network's bridge)"
 )
-Live = tuple[str, str, str, dict[str, EndpointSettings], dict[str, list[dict[str, str]]]]
 log = logging.getLogger(__name__)
+
+
+def _nobody(_container_id: str) -> bool:
+    return False
+
+
+class Live(Struct):
+    """A container that ran on while the daemon was away; `servers` as in `serve_names`."""
+
+    container_id: str
+    name: str
+    servers: list[str] = field(default_factory=list)
 
 
 class NetworkService:
@@ -67,16 +81,20 @@ class NetworkService:
         self._worker = Worker()
         self._host = HostLinks()
         self._driver = BridgeDriver(self._host, config.mtu, guarded=config.iptables)
+        self._names = Names(
+            exec_root, self._endpoints, self._sandboxes, self._catalog.get, self._worker
+        )
         self._nft = Nft() if config.iptables else None
         self._firewall = Firewall(self._nft, config.bridge) if self._nft else None
         self._connector = Connector(
             self._catalog, self._endpoints, self._sandboxes, self._driver, self._firewall,
-            self._worker,
+            self._worker, self._names,
         )  # fmt: skip
         self._defaults = DefaultNetworks(
             config, self._rows, self._catalog, self._endpoints, self._driver, self._host,
             self._firewall,
         )  # fmt: skip
+        self.is_going: Callable[[str], bool] = _nobody  # containers whose `release` will come
         self._changing = asyncio.Lock()  # creating and removing networks, one at a time
         self.warnings: list[str] = []  # what keeps networks from working, for `info`
         self._dropper = ""
@@ -109,6 +127,7 @@ class NetworkService:
     async def stop(self) -> None:
         """Lets go of sockets and threads; kernel state stays, containers live on."""
         await self._stop_watching()
+        await self._names.close()
         self._connector.close()
         self._worker.close()
         self._sandboxes.close()
@@ -147,12 +166,20 @@ class NetworkService:
             await self._worker.run(self._driver.ensure, record)
             self._catalog.add(record)
             tx.commit()
+        self._names.foresee()
         return record
 
     async def remove(self, ref: str) -> None:
-        """Raises: NoSuchNetwork, NetworkInUse, PredefinedNetwork, SystemFailure."""
+        """Waits for containers that have ended to let go of it.
+
+        Raises: NoSuchNetwork, NetworkInUse, PredefinedNetwork, SystemFailure.
+        """
+        record = self.get(ref)
+        await self._connector.until_released(
+            lambda: any(self.is_going(one.container_id) for one in self.endpoints(record.id))
+        )
         async with self._changing:
-            record = self.get(ref)
+            record = self.get(record.id)
             if record.name in (BRIDGE, HOST, NONE):
                 raise PredefinedNetwork(record.name)
             if held := self.endpoints(record.id):
@@ -189,16 +216,42 @@ class NetworkService:
         sandbox: str,
         network: str,
         settings: EndpointSettings,
+        *,
+        hostname: str = "",
     ) -> EndpointSettings:
         """Plugs the container in: address allocated, stored, link up in the sandbox (about 1 ms).
 
         Args: name: the container's. sandbox: from `open_sandbox`, empty on network `host`.
+            hostname: one more name by which others find it.
         Returns: the settings with ids, address, prefix, gateway and MAC filled in.
         Raises: NoSuchNetwork, AlreadyConnected, NoFreeAddress, AddressInUse, InvalidParameter,
         SystemFailure. Cancel and failure: nothing is left.
         """
         record = self.get(network)
-        return await self._connector.connect(container_id, name, record, settings)
+        return await self._connector.connect(
+            container_id, name, record, settings, hostname=hostname
+        )
+
+    def serves_names(self, container_id: str) -> bool:
+        """Whether the container has the resolver already."""
+        return self._names.serves(container_id)
+
+    async def serve_names(self, container_id: str, servers: Iterable[str] = ()) -> bool:
+        """Gives the container the resolver at 127.0.0.11 if it is on a network with names.
+
+        Args: servers: where questions about other names go; empty: the host's, followed live.
+        Returns: whether the container has it, from now on or already.
+        Raises: SystemFailure. Cancel, crash: `release` takes it away.
+        """
+        networks = (one.network_id for one in self._endpoints.of_container(container_id))
+        if not any(self._catalog.get(network).has_names for network in networks):
+            return False
+        if self._names.serves(container_id):
+            await self._names.settled()
+            return True
+        with os_errors(f"names for container {short(container_id)}"):
+            await self._names.serve(container_id, servers)
+        return True
 
     async def publish(
         self,
@@ -232,12 +285,13 @@ class NetworkService:
         await self._connector.publish(endpoint, wanted)
         return shown | dict(bound_ports([endpoint]))
 
-    async def disconnect(self, container_id: str, network: str, sandbox: str) -> None:
+    async def disconnect(self, container_id: str, network: str) -> None:
         """Unplugs a container from one network; its ports there close.
 
         Raises: NoSuchNetwork, NotConnected, SystemFailure.
         """
         await self._connector.disconnect(container_id, self.get(network))
+        await self._names.settled()
 
     async def release(self, container_id: str, sandbox: str = "") -> None:
         """All endpoints, ports, rules and the sandbox; idempotent, accepts "never existed".
@@ -259,11 +313,14 @@ class NetworkService:
         return default.pools[0].gateway if default else ""
 
     async def restore(self, live: Iterable[Live]) -> None:
-        """After `start`: takes back addresses and ports of containers that ran on meanwhile."""
-        for container_id, name, _sandbox, _networks, _ports in live:
-            for endpoint in self._endpoints.of_container(container_id):
+        """After `start`: takes back addresses, ports and names of containers that ran on."""
+        servers: dict[str, list[str]] = {}
+        for one in live:
+            for endpoint in self._endpoints.of_container(one.container_id):
                 self._connector.restore(endpoint)
-            self.rename(container_id, name)
+            self.rename(one.container_id, one.name)
+            servers[one.container_id] = one.servers
+        await self._names.restore(servers)
 
     async def reap(self, live_ids: set[str]) -> None:
         """Removes endpoints, ports, rules and sandboxes of everyone but `live_ids`."""

@@ -38,3 +38,4 @@ class RuntimeConfig(Struct, kw_only=True, frozen=True):
     cgroupns_mode: str = ""
     no_new_privileges: bool = False
     seccomp_profile: str = ""
+    cdi_spec_dirs: tuple[Path, ...] = ()

@@ -59,6 +59,14 @@ def start_failed(words: str, verb: str = "create") -> StartFailed:
     return StartFailed(f"OCI runtime {verb} failed: {where}{text}", exit_code)
 
 
+def log_failed(words: str) -> StartFailed:
+    """The container's log cannot be opened, so it is not started."""
+    return StartFailed(
+        "failed to create task for container: failed to initialize logging driver: " + words,
+        ENGINE,
+    )
+
+
 def _explain(words: str) -> tuple[int, str]:
     for pattern, exit_code, text in MESSAGES:
         if match := re.search(pattern, words):

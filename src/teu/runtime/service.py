@@ -10,6 +10,7 @@ a container is the shim's part; it gets the argument list from `command`.
 """
 
 import asyncio
+import logging
 import os
 import posixpath
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from teu.model.config import ContainerConfig, HostConfig
 from teu.model.container import ContainerRecord
 from teu.runtime import (
     capabilities,
+    cdi,
     limits,
     mountspec,
     namespaces,
@@ -46,6 +48,7 @@ from teu.sys import mounts, syscalls
 from teu.sys.cgroup import Cgroups
 from teu.sys.process import CommandFailed, Completed, run
 
+log = logging.getLogger(__name__)
 CALL_LIMIT_S: Final = 30.0
 DEFAULT_CGROUP_PARENT: Final = "teu"
 SECCOMP_PROGRAM: Final = "run.oci.seccomp_bpf_data"
@@ -130,7 +133,9 @@ class RuntimeService:
         options = ["name=seccomp,profile=builtin"]
         if self._apparmor.available:
             options.insert(0, "name=apparmor")
-        return [*options, "name=cgroupns"]
+        if self._config.cgroupns_mode == PRIVATE or self._cgroups.unified:
+            options.append("name=cgroupns")
+        return options
 
     def command(self, name: str) -> list[str]:
         """How to call that runtime: program and global options; a subcommand follows.
@@ -142,7 +147,8 @@ class RuntimeService:
     def cgroup_path(self, record: ContainerRecord) -> str:
         """`/teu/ID`, relative to the root of each cgroup tree."""
         parent = record.host.cgroup_parent or self._config.cgroup_parent or DEFAULT_CGROUP_PARENT
-        return "/" + posixpath.normpath(f"{parent}/{record.id}").lstrip("/")
+        # Absolute, so that `..` ends at the root of the tree.
+        return posixpath.normpath(f"/{parent.lstrip('/')}/{record.id}")
 
     async def prepare(
         self,
@@ -172,6 +178,7 @@ class RuntimeService:
             security=options,
             sources=self._sources(record, etc_files),
             joins=joins,
+            edits=self._device_edits(record),
             **await self._seccomp(record, options),
         )
         content = msgspec.json.encode(spec.build(record, facts))
@@ -216,6 +223,10 @@ class RuntimeService:
     async def pause(self, record: ContainerRecord) -> None:
         """Freezes all processes. Raises: SystemFailure with the runtime's words."""
         await self._call(record, "pause", record.id)
+
+    def is_paused(self, record: ContainerRecord) -> bool | None:
+        """Whether its processes are frozen; None when it has no cgroup that says so."""
+        return self._cgroups.frozen(self.cgroup_path(record))
 
     async def resume(self, record: ContainerRecord) -> None:
         """Undoes `pause`. Raises: SystemFailure with the runtime's words."""
@@ -283,6 +294,23 @@ class RuntimeService:
     async def _call(self, record: ContainerRecord, *words: str, stdin: bytes = b"") -> Completed:
         command = [*self.command(record.host.runtime), *words]
         return await run(command, timeout_s=CALL_LIMIT_S, stdin=stdin)
+
+    def _device_edits(self, record: ContainerRecord) -> list[cdi.Edits]:
+        requests = [r for r in record.host.device_requests or () if cdi.is_request(r)]
+        return cdi.edits_for(requests, self._config.cdi_spec_dirs) if requests else []
+
+    @property
+    def cdi_directories(self) -> list[str]:
+        """Where CDI files are looked for, for `info`."""
+        return [str(directory) for directory in self._config.cdi_spec_dirs]
+
+    def cdi_devices(self) -> list[str]:
+        """Full names of the CDI devices there are, for `info`; none when a file is broken."""
+        try:
+            return sorted(cdi.discover(self._config.cdi_spec_dirs))
+        except InvalidParameter as error:
+            log.warning("%s", error)
+            return []
 
     def _confinement(
         self, record: ContainerRecord, options: SecurityOptions, apparmor: str

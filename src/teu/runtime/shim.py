@@ -28,7 +28,7 @@ from msgspec import Struct, field
 from teu.clock import now_ns
 from teu.errors import Conflict, DeadlineExceeded, Unavailable
 from teu.runtime.channel import Channel, Executed, Facts, Packet, ShimGone, ShimRefused, connect
-from teu.runtime.failures import ENGINE, StartFailed, start_failed
+from teu.runtime.failures import ENGINE, StartFailed, log_failed, start_failed
 from teu.runtime.logs import LogRequest
 from teu.runtime.orphan import LOST, LOST_TEXT, ExitStatus, end_orphan, read_exit
 from teu.runtime.zygote import Zygote
@@ -45,15 +45,27 @@ ExitHook = Callable[[ExitStatus], Awaitable[object] | object]
 DetachedHook = Callable[[str], object]
 
 
-class LogTarget(Struct):
-    """`driver`: json-file, local or none. `max_size` in bytes, 0 for no limit."""
+class LogServer(Struct, kw_only=True):
+    """Where a log goes to besides its file; see shim/wire.py, REMOTE."""
 
     driver: str
+    settings: dict[str, str]
+    target: dict[str, Any]
+    extra: dict[str, str] = field(default_factory=dict)
+    tls: dict[str, Any] | None = None
+
+
+class LogTarget(Struct):
+    """`path` empty: no file. `max_size` in bytes, 0 for no limit. `buffer_bytes`: what may wait
+    for a slow server before lines are dropped; 0: the container's output is held back instead."""
+
     path: str = ""
     max_size: int = 0
     max_file: int = 1
     compress: bool = False
     attrs: dict[str, str] = field(default_factory=dict)
+    remote: LogServer | None = None
+    buffer_bytes: int = 0
 
 
 class Client(Struct):
@@ -467,6 +479,8 @@ def _start_error(refused: ShimRefused, verb: str) -> StartFailed:
     refusal = refused.refusal
     if refusal.kind == "start":
         return start_failed(refusal.message, verb)
+    if refusal.kind == "log":
+        return log_failed(refusal.message)
     return StartFailed(f"OCI runtime {verb} failed: {refusal.message}", ENGINE)
 
 

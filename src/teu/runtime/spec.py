@@ -14,7 +14,7 @@ from msgspec import Raw, Struct
 
 from teu.model.config import HostConfig
 from teu.model.container import ContainerRecord, MountPoint
-from teu.runtime import devices, mountspec, namespaces, processes, resources, security
+from teu.runtime import cdi, devices, mountspec, namespaces, processes, resources, security
 from teu.runtime.namespaces import HOST, Joins
 from teu.runtime.processes import Confinement
 from teu.runtime.security import SecurityOptions
@@ -52,7 +52,8 @@ _NETWORK_SYSCTLS: Final = {
 
 class Facts(Struct, kw_only=True, frozen=True):
     """What was looked up for one start. `seccomp` is the encoded OCI section (None: unconfined),
-    `annotations` go to the runtime, `own_hostname` is the host's."""
+    `annotations` go to the runtime, `edits` are what asked devices need, `own_hostname` is the
+    host's."""
 
     rootfs: Path
     user: User
@@ -63,6 +64,7 @@ class Facts(Struct, kw_only=True, frozen=True):
     security: SecurityOptions = SecurityOptions()
     sources: mountspec.Sources = mountspec.Sources()
     joins: Joins = Joins()
+    edits: list[cdi.Edits] = []
     seccomp: Raw | None = None
     annotations: dict[str, str] = {}
 
@@ -92,6 +94,7 @@ def build(record: ContainerRecord, facts: Facts) -> dict[str, Any]:
         config["hostname"] = hostname
     if annotations := {**(record.host.annotations or {}), **facts.annotations}:
         config["annotations"] = annotations
+    cdi.apply(config, facts.edits)
     return config
 
 
@@ -149,7 +152,8 @@ def _devices(record: ContainerRecord) -> tuple[list[dict[str, Any]], list[dict[s
     """Device nodes to make and device rules."""
     host = record.host
     for request in host.device_requests or ():
-        devices.refuse_request(request)
+        if not cdi.is_request(request):
+            devices.refuse_request(request)
     asked = [devices.from_mapping(mapping) for mapping in host.devices or ()]
     nodes = [node for found, _ in asked for node in found]
     if not host.privileged:

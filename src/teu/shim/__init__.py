@@ -9,7 +9,9 @@ talks to it; any program that keeps that protocol can take its place.
     start.py     one call of the OCI runtime (program.py: a sealed copy of it; oom.py)
     session.py   a process's stdio: copies between it, its log and the attached clients
     client.py    one attached client (outlet.py: its output; keys.py: its detach keys)
-    logfile.py   log drivers: rotation (encode.py: the line format)
+    logfile.py   the log on disk: rotation (encode.py: the line format)
+    remotelog.py log servers, only where used: link.py (resolve.py, tls.py) carries what
+                 formats.py (msgpack.py) makes of lines.py
     reader.py    one `logs` request (logsource.py: files; decode.py: lines to text)
     loop.py      epoll and timers; files.py: small files; wire.py: packets
 """

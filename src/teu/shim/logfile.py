@@ -1,4 +1,4 @@
-"""Log drivers of the shim: `json-file`, `local` (the same file here) and `none`.
+"""The log file: drivers `json-file` and `local`, and the copy that `logs` reads of the others.
 
 Rotated files are PATH.1 (newest) … PATH.(max_file - 1), with `.gz` if compressed; `max_file` 1
 truncates PATH. A failing disk never disturbs the container: output is dropped, which is reported
@@ -17,6 +17,9 @@ COPY_BYTES = 1 << 18
 
 class LogFile:
     """Appends to `path`. `max_size` in bytes, 0 for no limit. Raises: OSError if it cannot open."""
+
+    blocked = False  # never holds output back
+    finished = True  # once closed
 
     def __init__(self, options: dict[str, Any], on_error: Callable[[str], None]) -> None:
         self._path: str = options["path"]

@@ -63,7 +63,7 @@ def _play(directory: str) -> None:
 
 def _play_daemon(shim: socket.socket, directory: str) -> None:
     """Starts a container, executes something in it, talks with both, sees both end."""
-    log = {"driver": "json-file", "path": f"{directory}/log", "max_size": 1 << 20, "max_file": 1}
+    log = {"path": f"{directory}/log", "max_size": 1 << 20, "max_file": 1}
     launch = {
         **{"op": "launch", "container": "rehearsal", "directory": directory},
         **{"bundle": directory, "runtime": _RUNTIME, "tty": False, "open_stdin": True},

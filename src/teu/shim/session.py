@@ -28,6 +28,10 @@ _BURST = 16
 
 
 class Log(Protocol):
+    @property
+    def blocked(self) -> bool:
+        """Whether output is held back; `Session.unblocked` is called when that is over."""
+
     def write(self, kind: int, chunk: bytes) -> None: ...
     def close(self) -> None: ...
 
@@ -164,7 +168,7 @@ class Session:
         self._on_detached()
 
     def unblocked(self) -> None:
-        if self._paused and not any(client.blocked for client in self._clients):
+        if self._paused and not self._blocked():
             self._paused = False
             self._watch_outputs()
 
@@ -181,6 +185,11 @@ class Session:
         for kind, fd in self._outputs.items():
             self._loop.watch(fd, READ, functools.partial(self._copy, kind))
 
+    def _blocked(self) -> bool:
+        """Whether somebody has not taken yet what was read."""
+        slow_log = self._log is not None and self._log.blocked
+        return slow_log or any(client.blocked for client in self._clients)
+
     def _pause(self) -> None:
         self._paused = True
         for fd in self._outputs.values():
@@ -190,7 +199,7 @@ class Session:
         self._gather(kind)
         for _ in range(_BURST):
             more = self._copy_once(kind)
-            if any(client.blocked for client in self._clients):
+            if self._blocked():
                 self._pause()
                 return
             if not more:

@@ -24,6 +24,10 @@ from teu.shim.session import Session
 from teu.shim.start import Start, StartError, exit_code, process_start_time
 from teu.shim.wire import Message, close_all
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from teu.shim.remotelog import RemoteLog
+
 FAULT_LIMIT = 100
 UNSEEN_LIMIT = 100  # ended execs that are kept for the next daemon
 _KILL_LIMIT_S = 1.0
@@ -63,6 +67,7 @@ class Shim:
         self._waiting_for_state: list[tuple[Connection, object]] = []
         self._facts: Message = {}
         self._oom: OomCounter | None = None
+        self._log: LogFile | RemoteLog | None = None
         self._daemons.add(connection)
 
     def run(self) -> None:
@@ -91,6 +96,7 @@ class Shim:
             self._status == "exited"
             and self._init is not None
             and self._init.closed
+            and (self._log is None or self._log.finished)
             and all(process.closed for process in self._execs.values())
         )
 
@@ -158,12 +164,10 @@ class Shim:
         directory.remove("exit.json", "state.json", "fault.json")
         directory.reserve("exit.json")
         self._daemons.listen(directory.listen("shim.sock", socket.SOCK_SEQPACKET))
-        log = None
-        if spec["log"]["driver"] != "none":
-            log = LogFile(spec["log"], self._log_failed)
+        self._log = self._open_log(spec["log"])
         session = Session(
             self._loop,
-            log=log,
+            log=self._log,
             tty=spec["tty"],
             open_stdin=spec["open_stdin"],
             close_stdin=spec["stdin_once"],
@@ -171,6 +175,21 @@ class Shim:
             on_closed=lambda: setattr(self._init, "closed", True),
         )
         self._init = Process("", session)
+
+    def _open_log(self, options: Message) -> "LogFile | RemoteLog | None":
+        """Raises: StartError, OSError."""
+        if options.get("remote"):
+            from teu.shim.remotelog import LogServerError, RemoteLog  # costs memory, and is rare
+
+            try:
+                return RemoteLog(self._loop, options, self._log_failed, self._log_unblocked)
+            except LogServerError as error:
+                raise StartError("log", str(error)) from error
+        return LogFile(options, self._log_failed) if options.get("path") else None
+
+    def _log_unblocked(self) -> None:
+        if self._init:
+            self._init.session.unblocked()
 
     def _handle_exec(self, connection: Connection, message: Message, fds: list[int]) -> None:
         if self._status != "running" or self._directory is None:

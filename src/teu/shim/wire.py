@@ -11,7 +11,7 @@ Daemon to zygote (a socketpair, inherited; no answers):
 Daemon to shim (that connection, or any number of later ones to DIRECTORY/shim.sock):
     {"op": "launch", "id": N, "container": ID, "directory", "bundle", "runtime": […],
      "tty", "open_stdin", "stdin_once": bool, "size": [H, W] | null,
-     "log": {"driver", "path", "max_size", "max_file", "compress", "attrs": {}}, "timeout_s",
+     "log": LOG, "timeout_s",
      "clients": [CLIENT…]} + [one fd per client]
     {"op": "exec", "id": N, "exec": EXEC, "process": PATH, "tty", "stdin", "size": [H, W] | null,
      "timeout_s", "clients": [CLIENT…]} + [fds]
@@ -19,6 +19,10 @@ Daemon to shim (that connection, or any number of later ones to DIRECTORY/shim.s
     {"op": "resize", "id": N, "exec": EXEC | "", "height", "width"}
     {"op": "state", "id": N}                  answered once the container runs, or failed to start
     {"op": "ack", "seq": N}                   an event was recorded; no answer
+    LOG = {"path" ("": no file), "max_size", "max_file", "compress", "attrs": {},
+           "remote": null | REMOTE, "buffer_bytes" (0: a slow log server holds output back)}
+    REMOTE = {"driver", "settings": {}, "extra": {}} (formats.py),
+             "target": {} (link.py), "tls": null | {} (tls.py)}
     CLIENT = {"stdin", "stdout", "stderr", "multiplexed": bool, "detach_keys": [byte…]}
 
 Shim to daemon:
@@ -27,13 +31,14 @@ Shim to daemon:
             EXECUTED = {"exec", "pid", "exit_code": int | null}
         exec -> {"pid"};  attach, resize -> {}
         kind: "start" (the runtime refused; `message` is what it printed, `exit_code` its own),
-        "timeout", "gone" (no such process, or it has ended), "invalid"
+        "log" (the log cannot be opened), "timeout", "gone" (no such process, or it has ended),
+        "invalid"
     {"event": "hello", "shim_pid"}            first packet on the launch connection
     {"event": "exit", "seq", "exit_code", "finished_ns", "oom_killed"}
     {"event": "exec-exit", "seq", "exec", "exit_code", "finished_ns"}
         clients' sockets stay open until the ack (at most ACK_LIMIT_S)
     {"event": "detached", "exec"}             a client typed its detach keys
-    {"event": "log-error", "message"}         output is being dropped from the log; sent once
+    {"event": "log-error", "message"}         output is being dropped, or a server was lost
 
 Files in the container's DIRECTORY, each written to a temporary name and renamed:
     shim.sock    listening while the container runs

@@ -18,6 +18,7 @@ for it. See docs/adr/0003.
     volume(name, record)
     event(seq, at_ns, record)               bounded history for `events --since`
     exec(id, container_id, record)
+    build_cache(key, record)                results of build steps
 
 Records are JSON of the structs in `model/`. Each object has one repository class beside this file;
 nothing else writes SQL.
@@ -33,21 +34,28 @@ from pathlib import Path
 from typing import Any
 
 from teu.errors import SystemFailure
-from teu.store.migrations import migrate
+from teu.store.migrations import MIGRATIONS, migrate
 
 CHECKPOINT_DELAY_S = 0.25
 log = logging.getLogger(__name__)
 
 
 class Database:
-    """Opens (and migrates) the database. Raises: SystemFailure if it is newer than this program."""
+    """Opens (and migrates) the database. Raises: SystemFailure if it is newer than this program.
 
-    def __init__(self, path: Path) -> None:
+    `synchronous`: each commit is on the disk when it returns (a few milliseconds).
+    """
+
+    def __init__(
+        self, path: Path, steps: Sequence[str] = MIGRATIONS, *, synchronous: bool = False
+    ) -> None:
         self._path = path
         self._connection = _connect(path)
+        if synchronous:
+            self._connection.execute("PRAGMA synchronous=FULL")
         os.chmod(path, 0o600)
         self._connection.execute("PRAGMA wal_autocheckpoint=0")
-        migrate(self._connection)
+        migrate(self._connection, steps)
         self._depth = 0
         self._checkpoint: asyncio.TimerHandle | None = None
         self._running: asyncio.Future[None] | None = None
@@ -95,6 +103,19 @@ class Database:
             return str(found[0])
         self.write("INSERT INTO meta VALUES (?, ?)", (key, default))
         return default
+
+    def check(self) -> list[str]:
+        """What SQLite finds wrong with the file. Reads all of it on a connection of its own: for
+        a thread."""
+        try:
+            connection = sqlite3.connect(self._path, isolation_level=None, timeout=5.0)
+            try:
+                found = connection.execute("PRAGMA integrity_check").fetchall()
+            finally:
+                connection.close()
+        except sqlite3.Error as error:
+            return [str(error)]
+        return [str(row[0]) for row in found if row[0] != "ok"]
 
     def close(self) -> None:
         """Moves everything to the main file and closes."""

@@ -70,6 +70,24 @@ class ImageStore:
         rows = self._db.rows("SELECT digest FROM blob_use WHERE owner = ?", (owner,))
         return [row[0] for row in rows]
 
+    def strays(self) -> list[str]:
+        """Names that mean images without a row."""
+        rows = self._db.rows(
+            "SELECT DISTINCT name FROM reference WHERE image_id NOT IN (SELECT id FROM image)"
+        )
+        return [row[0] for row in rows]
+
+    def check(self) -> list[str]:
+        """What is wrong with the database's file (for a thread)."""
+        return self._db.check()
+
+    def blob_owners(self) -> dict[str, list[str]]:
+        """Who keeps each blob."""
+        found: dict[str, list[str]] = {}
+        for digest, owner in self._db.rows("SELECT digest, owner FROM blob_use"):
+            found.setdefault(digest, []).append(owner)
+        return found
+
     def used_blobs(self) -> set[str]:
         return {row[0] for row in self._db.rows("SELECT DISTINCT digest FROM blob_use")}
 

@@ -1,6 +1,7 @@
 """The schema, as ordered steps. A step is never edited once released; add the next one."""
 
 import sqlite3
+from collections.abc import Sequence
 
 from teu.errors import SystemFailure
 
@@ -31,10 +32,13 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE named RENAME TO reference;
     CREATE INDEX reference_image ON reference (image_id);
     """,
+    """
+    CREATE TABLE build_cache (key TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
+    """,
 )
 
 
-def migrate(connection: sqlite3.Connection) -> None:
+def migrate(connection: sqlite3.Connection, steps: Sequence[str]) -> None:
     """Brings the schema to this program's version, each step in one transaction.
 
     Raises: SystemFailure for a database written by a newer program.
@@ -42,12 +46,12 @@ def migrate(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT)")
     row = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
     version = int(row[0]) if row else 0
-    if version > len(MIGRATIONS):
+    if version > len(steps):
         raise SystemFailure(
-            f"the state database has schema {version}, this teud knows {len(MIGRATIONS)}: it was "
+            f"the state database has schema {version}, this program knows {len(steps)}: it was "
             "written by a newer version; start that one, or use another data root"
         )
-    for number, step in enumerate(MIGRATIONS[version:], version + 1):
+    for number, step in enumerate(steps[version:], version + 1):
         connection.execute("BEGIN IMMEDIATE")
         for statement in filter(str.strip, step.split(";")):
             connection.execute(statement)

@@ -67,6 +67,19 @@ def open_directory(root_fd: int, path: bytes) -> int:
     return open_beneath(root_fd, path, os.O_PATH | os.O_DIRECTORY)
 
 
+def set_mode(parent_fd: int, name: bytes, mode: int) -> None:
+    """chmod(2) that follows no symlink, also none that a container has just put there.
+
+    Raises: OSError.
+    """
+    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
+    try:
+        if not stat.S_ISLNK(os.fstat(fd).st_mode):
+            os.chmod(f"/proc/self/fd/{fd}", mode)
+    finally:
+        os.close(fd)
+
+
 def remove_tree(parent_fd: int, name: bytes) -> None:
     """Removes `name` and everything below it; symlinks are never followed; missing is fine.
 
@@ -126,3 +139,37 @@ def _unlink(parent_fd: int, name: bytes) -> bool:
             return False
         raise
     return True
+
+
+def make_directories(root_fd: int, path: bytes, mode: int = 0o755) -> tuple[int, list[bytes]]:
+    """Opens a directory beneath the root and makes what is missing of it.
+
+    Returns: a descriptor that the caller closes, and the paths that were made, outermost first.
+    Raises: OSError (ENOTDIR: something else is in the way; EEXIST: a dangling symlink is).
+    """
+    made: list[bytes] = []
+    parts = [part for part in path.split(b"/") if part and part != b"."]
+    fd = open_beneath(root_fd, b"", os.O_RDONLY | os.O_DIRECTORY)
+    for count in range(1, len(parts) + 1):
+        prefix = b"/".join(parts[:count])
+        try:
+            inner = open_beneath(root_fd, prefix, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            try:
+                os.mkdir(parts[count - 1], 0o700, dir_fd=fd)
+                inner = os.open(
+                    parts[count - 1],
+                    os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC,
+                    dir_fd=fd,
+                )
+            except OSError:
+                os.close(fd)
+                raise
+            os.fchmod(inner, mode)
+            made.append(prefix)
+        except OSError:
+            os.close(fd)
+            raise
+        os.close(fd)
+        fd = inner
+    return fd, made

@@ -125,8 +125,13 @@ class FromThread:
             return
         except BaseException as failure:
             error = failure
+        self.finish(error)
+
+    def finish(self, error: BaseException | None = None) -> None:
+        """No more comes (idempotent); the reader gets `error`, if any, at the end."""
         with self._changed:
-            self._ended, self._error = True, error
+            if not self._ended:
+                self._ended, self._error = True, error
             self._announce()
 
     def _announce(self) -> None:

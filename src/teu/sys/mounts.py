@@ -80,10 +80,15 @@ def bind(source: Path, target: Path, *, recursive: bool = False, read_only: bool
     syscalls.mount(str(source), target, None, MS_BIND | (MS_REC if recursive else 0))
     if read_only:
         try:
-            syscalls.mount("none", target, None, MS_REMOUNT | MS_BIND | MS_RDONLY)
+            make_read_only(target)
         except OSError:
             unmount(target)
             raise
+
+
+def make_read_only(target: Path) -> None:
+    """Nobody writes through this mount any more. Raises: OSError."""
+    syscalls.mount("none", target, None, MS_REMOUNT | MS_BIND | MS_RDONLY)
 
 
 def tmpfs(target: Path, *, size_bytes: int = 0, mode: int = 0o755, flags: int = 0) -> None:

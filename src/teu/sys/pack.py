@@ -153,10 +153,8 @@ class _Packer:
             yield build(entry)
 
     def _regular(self, parent_fd: int, name: bytes, entry: Entry) -> Iterator[bytes]:
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        try:
-            fd = os.open(name, flags, dir_fd=parent_fd)
-        except FileNotFoundError:
+        fd = _open_regular(parent_fd, name)
+        if fd is None:
             return
         try:
             entry.xattrs = _xattrs(fd)
@@ -169,8 +167,8 @@ class _Packer:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             fd = os.open(name, flags, dir_fd=parent_fd)
-        except FileNotFoundError:
-            return
+        except (FileNotFoundError, NotADirectoryError):
+            return  # taken away, or replaced, by the running container
         entry.name += b"/"
         self._stack.append(_Open(fd, entry.name))
         if len(self._stack) > _MAX_DEPTH:
@@ -179,6 +177,21 @@ class _Packer:
         yield build(entry)
         if self._whiteouts and _xattr(fd, OPAQUE_XATTR) == b"y":
             yield build(_marker(entry.name + OPAQUE_MARKER))
+
+
+def _open_regular(parent_fd: int, name: bytes) -> int | None:
+    """None when the running container took it away, or put something else there: opening a
+    device has effects of its own, on the host's hardware."""
+    try:
+        path_fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
+    except FileNotFoundError:
+        return None
+    try:
+        if not stat.S_ISREG(os.fstat(path_fd).st_mode):
+            return None
+        return os.open(f"/proc/self/fd/{path_fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    finally:
+        os.close(path_fd)
 
 
 def _described(path: bytes, kind: bytes, found: os.stat_result) -> Entry:

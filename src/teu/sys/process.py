@@ -86,6 +86,7 @@ async def run(
     check: bool = True,
     pass_fds: Collection[int] = (),
     cwd: str | None = None,
+    on_output: Callable[[bytes], object] | None = None,
 ) -> Completed:
     """Runs a program to its end and returns what it printed.
 
@@ -95,6 +96,7 @@ async def run(
             timeout_s: seconds for the whole run.  stdin: all of its input; then end of file.
             pass_fds: descriptors that it inherits under the same numbers; still the caller's.
             check: raise CommandFailed unless it exits with 0.
+            on_output: hears what it prints on stdout, as it comes.
     Raises: CommandNotStarted, CommandFailed, CommandTimedOut; SystemFailure after more than
             OUTPUT_LIMIT_BYTES of output.
     Cancel: the program's process group gets TERM, after TERM_LIMIT_S KILL, is waited for; then
@@ -108,7 +110,7 @@ async def run(
         stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
         output=subprocess.PIPE,
     )
-    with _Conversation(child, stdin) as talk:
+    with _Conversation(child, stdin, on_output) as talk:
         try:
             async with asyncio.timeout(timeout_s):
                 await child.wait()
@@ -203,6 +205,15 @@ class Process:
             self.signal_group(signal.SIGKILL)
             return await self.wait()
 
+    def leave(self) -> None:
+        """Lets it live on without us: it is init's child when this process ends."""
+        if self._pidfd is not None:
+            if self._ended is not None:
+                asyncio.get_running_loop().remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = None
+            self.popen.returncode = 0  # or Popen complains about a child nobody waited for
+
     def _reap(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._pidfd is None or self._ended is None:
             return
@@ -249,7 +260,9 @@ def _start(
 class _Conversation:
     """Feeds and drains a child's pipes while it runs, so that it never blocks on us."""
 
-    def __init__(self, child: Process, stdin: bytes) -> None:
+    def __init__(
+        self, child: Process, stdin: bytes, on_output: Callable[[bytes], object] | None
+    ) -> None:
         self._child = child
         self._loop = asyncio.get_running_loop()
         self._input = memoryview(stdin)
@@ -259,6 +272,7 @@ class _Conversation:
         popen = child.popen
         assert popen.stdout is not None
         assert popen.stderr is not None
+        self._heard = {popen.stdout.fileno(): on_output} if on_output else {}
         for stream in (popen.stdout, popen.stderr):
             self._output[stream.fileno()] = bytearray()
             self._watch(
@@ -322,6 +336,8 @@ class _Conversation:
             self._child.signal_group(signal.SIGKILL)
             return False
         self._output[fd] += chunk
+        if fd in self._heard:
+            self._heard[fd](chunk)
         return True
 
     def _write(self, fd: int) -> None:

@@ -15,6 +15,7 @@ from typing import Final
 from teu.errors import SystemFailure
 
 CLONE_FS: Final = 0x200
+CLONE_NEWNS: Final = 0x20000
 CLONE_NEWNET: Final = 0x40000000
 
 _libc = ctypes.CDLL(None, use_errno=True)

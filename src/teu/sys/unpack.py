@@ -21,7 +21,7 @@ from pathlib import Path
 from teu.errors import EngineError, SystemFailure
 from teu.sys.archivepath import clean_path, lexical_path
 from teu.sys.atomicfile import write_fully
-from teu.sys.beneath import open_beneath, open_directory, remove_tree
+from teu.sys.beneath import open_beneath, open_directory, remove_tree, set_mode
 from teu.sys.overlayfs import (
     OPAQUE_MARKER,
     OPAQUE_XATTR,
@@ -78,7 +78,8 @@ class Unpacker:
 
     `keep_kinds` refuses to put a file where a directory is, and the other way round.
     `skeleton` records what is needed to make the archive again; the stream's `on_raw` must be its
-    `raw`. Not for two threads at once; nobody else may write below `root` meanwhile.
+    `raw`. Not for two threads at once. Others (a running container) may change what is below `root`
+    meanwhile: entries may get lost then, but nothing outside of it is touched.
     """
 
     def __init__(
@@ -91,7 +92,8 @@ class Unpacker:
     ) -> None:
         self._keep_kinds = keep_kinds
         self._root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._root_path = os.fsencode(os.readlink(f"/proc/self/fd/{self._root_fd}"))
+        # Empty for `/`: what the root of a container's process is called.
+        self._root_path = os.fsencode(os.readlink(f"/proc/self/fd/{self._root_fd}")).rstrip(b"/")
         self._whiteouts = whiteouts
         self._skeleton = skeleton
         self._directories: dict[bytes, tuple[int, bytes]] = {}
@@ -455,9 +457,9 @@ class Unpacker:
             os.chown(
                 place.name, entry.uid, entry.gid, dir_fd=place.parent_fd, follow_symlinks=False
             )
-        path = b"/proc/self/fd/%d/%s" % (place.parent_fd, place.name)
         if entry.kind != SYMLINK:
-            os.chmod(place.name, entry.mode, dir_fd=place.parent_fd)
+            set_mode(place.parent_fd, place.name, entry.mode)
+        path = b"/proc/self/fd/%d/%s" % (place.parent_fd, place.name)
         for name, value in entry.xattrs.items():
             set_xattr(path, name, value)
         os.utime(

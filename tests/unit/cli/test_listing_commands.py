@@ -124,10 +124,70 @@ def test_formats_from_the_configuration(tmp_path: Path) -> None:
     assert say(routes, "network", "ls", config=tmp_path).out == "n?\n"
 
 
-def test_tree_is_refused_by_name() -> None:
-    said = say({}, "images", "--tree")
-    assert said.code != 0
-    assert "--tree" in said.err
+def _manifest(platform: str, size: int, *containers: str, kind: str = "image") -> dict[str, Any]:
+    names = ("os", "architecture", "variant")
+    return {
+        "ID": "sha256:" + platform[-1] * 64,
+        "Kind": kind,
+        "Available": bool(size),
+        "AttestationData": {"For": "sha256:" + "7" * 64} if kind == "attestation" else None,
+        "Size": {"Content": size // 10, "Total": size},
+        "ImageData": {
+            "Platform": dict(zip(names, platform.split("/"), strict=False)),
+            "Containers": list(containers),
+        },
+    }
+
+
+TREE = [
+    {
+        "Id": "sha256:" + "1" * 64,
+        "RepoTags": [],
+        "Created": 1,
+        "Size": 5,
+        "Containers": -1,
+        "Manifests": [_manifest("linux/386", 5)],
+    },
+    {
+        "Id": "sha256:" + "2" * 64,
+        "RepoTags": ["x:1", "x:2"],
+        "Created": 2,
+        "Size": 1234567,
+        "Containers": -1,
+        "Manifests": [
+            _manifest("linux/arm/v7", 123456, "c"),
+            _manifest("linux/s390x", 0),
+            _manifest("unknown/unknown", 7, kind="attestation"),
+        ],
+    },
+]
+
+
+def test_tree() -> None:
+    with api({"GET /images/json": TREE}) as server:
+        said = teu_here(server, "images", "--tree", "x")
+        assert query(server) == {"filters": '{"reference":{"x":true}}', "manifests": "1"}
+        whole = teu_here(server, "images", "--tree", "--all")
+    assert whole.out == said.out + (
+        "<untagged>            111111111111           5B             0B        \n"
+        "└─ linux/386          666666666666           5B             0B        \n"
+        "\n"
+    )
+    assert said.out == (
+        "WARNING: This is an experimental feature. The output may change and shouldn't be depended "
+        "on.\n"
+        "                                                              Info ->  U In Use \n"
+        "\n"
+        "IMAGE                 ID             DISK USAGE   CONTENT SIZE   EXTRA\n"
+        "x:1\n"
+        "x:2                   222222222222       1.23MB         12.3kB   U    \n"
+        "├─ linux/arm/v7       777777777777        123kB         12.3kB   U    \n"
+        "└─ linux/s390x        xxxxxxxxxxxx           0B             0B        \n"
+        "\n"
+    )
+    for flag, name in (("-q", "quiet"), ("--digests", "show-digest"), ("--format=x", "format")):
+        said = say({}, "images", "--tree", flag)
+        assert (said.code, said.err) == (1, f"--{name} is not yet supported with --tree\n")
 
 
 def test_images_hint_at_the_subcommand() -> None:

@@ -29,7 +29,7 @@ def test_every_instruction() -> None:
     )
     assert config.cmd == ["sh", "-c", "echo hi"]
     assert config.entrypoint == ["/bin/sh", "-c", "/bin/tool --flag"]
-    assert config.env == ["B=2", "A=3", "C=a b", "D=some words"]
+    assert config.env == ["A=3", "B=2", "C=a b", "D=some words"]
     assert sorted(config.exposed_ports or {}) == ["5000/udp", "5001/udp", "80/tcp"]
     assert config.labels == {"x": "y", "k": "v", "n": ""}
     assert (config.user, config.working_dir) == ("1000:1000", "/srv/app")
@@ -52,15 +52,15 @@ def test_the_given_config_stays() -> None:
     [
         ("RUN true", "RUN is not a valid change command"),
         ("ENV", "at least one argument"),
-        ("ENV A", "two arguments"),
-        ("ENV A=1 B", "not NAME=VALUE"),
+        ("ENV A", "must have two arguments"),
+        ("ENV A=1 B", 'can.t find = in "B"'),
         ("EXPOSE 99999", "invalid containerPort: 99999"),
         ("EXPOSE x", "invalid containerPort: x"),
         ("ONBUILD FROM x", "isn't allowed as an ONBUILD trigger"),
         ("USER", "exactly one argument"),
         ("HEALTHCHECK NOPE x", "unknown type"),
         ("HEALTHCHECK --bad=1 CMD x", "unknown flag: --bad"),
-        ("LABEL 'x=1", "No closing quotation"),
+        ("LABEL 'x=1", "matching single-quote"),
     ],
 )
 def test_bad_changes(change: str, message: str) -> None:

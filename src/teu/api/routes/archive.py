@@ -2,7 +2,9 @@
 
 import asyncio
 import base64
+import contextlib
 import json
+from collections.abc import AsyncGenerator
 
 from aiohttp import web
 
@@ -35,7 +37,7 @@ class ArchiveRoutes:
         return self._services.containers.get(call.params["id"])
 
     async def _stat_header(self, call: Call, container: Container) -> dict[str, str]:
-        found = await self._engine.archives.stat(container, call.text("path"))
+        found = await self._engine.archives.stat(container, call.params["id"], call.text("path"))
         return {STAT_HEADER: base64.b64encode(json.dumps(found).encode()).decode()}
 
     async def stat(self, call: Call) -> web.StreamResponse:
@@ -44,18 +46,13 @@ class ArchiveRoutes:
     async def get(self, call: Call) -> web.StreamResponse:
         container = self._get(call)
         headers = await self._stat_header(call, container)
-        response = web.StreamResponse(
-            headers={"Content-Type": "application/x-tar", **HEADERS, **headers}
-        )
-        await response.prepare(call.request)
-        async for chunk in self._engine.archives.get(container, call.text("path")):
-            await response.write(chunk)
-        await response.write_eof()
-        return response
+        pieces = self._engine.archives.get(container, call.params["id"], call.text("path"))
+        return await _stream_tar(call, pieces, headers)
 
     async def put(self, call: Call) -> web.StreamResponse:
         await self._engine.archives.put(
             self._get(call),
+            call.params["id"],
             call.text("path"),
             call.chunks(),
             keep_kinds=call.flag("noOverwriteDirNonDir"),
@@ -71,9 +68,21 @@ class ArchiveRoutes:
 
     async def export(self, call: Call) -> web.StreamResponse:
         container = self._get(call)
-        response = web.StreamResponse(headers={"Content-Type": "application/x-tar", **HEADERS})
+        return await _stream_tar(call, self._engine.committer.export(container), {})
+
+
+async def _stream_tar(
+    call: Call, pieces: AsyncGenerator[bytes, None], headers: dict[str, str]
+) -> web.StreamResponse:
+    """What fails before the first piece is an ordinary error; what fails later cuts the stream."""
+    async with contextlib.aclosing(pieces):
+        first = await anext(pieces, b"")
+        response = web.StreamResponse(
+            headers={"Content-Type": "application/x-tar", **HEADERS, **headers}
+        )
         await response.prepare(call.request)
-        async for chunk in self._engine.committer.export(container):
-            await response.write(chunk)
+        await response.write(first)
+        async for piece in pieces:
+            await response.write(piece)
         await response.write_eof()
-        return response
+    return response

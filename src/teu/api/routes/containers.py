@@ -11,6 +11,7 @@ from aiohttp import web
 from teu import clock
 from teu.api import status, versions
 from teu.api.call import Call, answer
+from teu.api.decode import decode
 from teu.api.engine import Engine
 from teu.api.headers import HEADERS
 from teu.api.hijack import (
@@ -29,7 +30,13 @@ from teu.container.container import Container
 from teu.container.create import CreateRequest
 from teu.container.streams import LogOptions
 from teu.errors import InvalidParameter, NotImplementedYet
-from teu.model.config import ContainerConfig, HostConfig, NetworkingConfig
+from teu.model.config import (
+    ContainerConfig,
+    HostConfig,
+    NetworkingConfig,
+    RestartPolicy,
+    Wire,
+)
 from teu.runtime.shim import Client
 
 DETACH_KEYS = b"\x10\x11"
@@ -43,6 +50,12 @@ class CreateBody(ContainerConfig):
     host_config: HostConfig | None = None
     networking_config: NetworkingConfig | None = None
     runtime: str = ""  # docker-py names it here; Docker does not look
+
+
+class UpdatePolicy(Wire):
+    """`POST /containers/{id}/update`: besides the limits, which are `HostConfig`'s."""
+
+    restart_policy: RestartPolicy | None = None
 
 
 class ContainerRoutes:
@@ -190,9 +203,12 @@ class ContainerRoutes:
 
     async def update(self, call: Call) -> web.StreamResponse:
         container = self._get(call)
-        asked = await call.body(HostConfig)
+        data = await call.json_body()
+        policy = decode(data, UpdatePolicy).restart_policy
+        if policy is not None and not policy.name:
+            policy = None
         warnings = await self._engine.services.tasks.shielded(
-            self._engine.updater.update(container, asked), "update"
+            self._engine.updater.update(container, decode(data, HostConfig), policy), "update"
         )
         return answer({"Warnings": warnings or None})
 

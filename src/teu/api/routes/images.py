@@ -15,6 +15,8 @@ from teu.api.headers import HEADERS
 from teu.api.progress import Emit, stream_progress
 from teu.api.router import Route
 from teu.errors import InvalidParameter, NotImplementedYet
+from teu.image.bootstrap import Plan
+from teu.image.fetch import fetch
 from teu.model.config import ContainerConfig
 
 _MANIFESTS_SINCE = (1, 47)
@@ -32,6 +34,7 @@ class ImageRoutes:
             Route("POST", "/images/create", self.create),
             Route("POST", "/images/load", self.load),
             Route("POST", "/images/prune", self.prune),
+            Route("POST", "/images/bootstrap", self.bootstrap),
             Route("GET", "/images/search", self.search),
             Route("GET", "/images/get", self.save_many),
             Route("GET", "/images/{name:path}/json", self.inspect),
@@ -97,34 +100,44 @@ class ImageRoutes:
         return await stream_progress(call, self._tasks, f"pull {name}", work)
 
     async def _import(self, call: Call) -> web.StreamResponse:
-        if call.text("fromSrc") != "-":
-            raise NotImplementedYet(
-                "importing from a URL is not supported; fetch it first: curl URL | teu import -"
-            )
+        source = call.text("fromSrc")
         name = call.text("repo")
         if name and call.text("tag"):
             name += f":{call.text('tag')}"
         changes = call.values("changes")
 
         async def work(emit: Emit) -> None:
-            image = await self._images.import_image(
-                call.chunks(),
-                name=name,
-                changes=changes,
-                message=call.text("message"),
-                platform=call.text("platform"),
-            )
+            pieces = call.chunks() if source == "-" else fetch(source, emit)
+            async with aclosing(pieces):
+                image = await self._images.import_image(
+                    pieces,
+                    name=name,
+                    changes=changes,
+                    message=call.text("message") or f"Imported from {source}",
+                    platform=call.text("platform"),
+                )
             emit({"status": image.id})
-            self._tell("import", name or image.id, image.id)
 
         return await stream_progress(call, self._tasks, "import", work)
 
+    async def bootstrap(self, call: Call) -> web.StreamResponse:
+        """Not Docker's: a base image out of the host's package mirror."""
+        plan = Plan(
+            source=call.text("source"),
+            name=call.text("name"),
+            mirror=call.text("mirror"),
+            variant=call.text("variant") or "minbase",
+            include=call.text("include"),
+        )
+
+        async def work(emit: Emit) -> None:
+            await self._images.bootstrap(plan, emit)
+
+        return await stream_progress(call, self._tasks, f"bootstrap {plan.source}", work)
+
     async def load(self, call: Call) -> web.StreamResponse:
         async def work(emit: Emit) -> None:
-            for image in await self._images.load(
-                call.chunks(), progress=emit, platform=call.text("platform")
-            ):
-                self._tell("load", image.id, image.id)
+            await self._images.load(call.chunks(), progress=emit, platform=call.text("platform"))
 
         return await stream_progress(call, self._tasks, "load", work, errors_in_stream=True)
 
@@ -159,8 +172,7 @@ class ImageRoutes:
     async def tag(self, call: Call) -> web.StreamResponse:
         repo, tag = call.text("repo"), call.text("tag")
         target = f"{repo}:{tag}" if tag else repo
-        image = self._images.tag(call.params["name"], target)
-        self._tell("tag", target, image.id)
+        self._images.tag(call.params["name"], target)
         return web.Response(status=status.CREATED)
 
     async def remove(self, call: Call) -> web.StreamResponse:
@@ -173,9 +185,6 @@ class ImageRoutes:
             ),
             "remove image",
         )
-        for row in removed:
-            for what, ref in row.items():
-                self._tell("untag" if what == "Untagged" else "delete", ref, ref)
         return answer(removed)
 
     async def prune(self, call: Call) -> web.StreamResponse:
@@ -206,14 +215,23 @@ class ImageRoutes:
 
 
 def registry_auth(call: Call) -> dict[str, Any] | None:
-    """`X-Registry-Auth`: base64url of JSON. Raises: InvalidParameter."""
-    raw = call.request.headers.get("X-Registry-Auth", "")
+    """`X-Registry-Auth`: base64url of JSON, one login. Raises: InvalidParameter."""
+    return _header_table(call, "X-Registry-Auth")
+
+
+def registry_logins(call: Call) -> dict[str, Any]:
+    """`X-Registry-Config`: base64url of JSON, logins by registry. Raises: InvalidParameter."""
+    return _header_table(call, "X-Registry-Config") or {}
+
+
+def _header_table(call: Call, name: str) -> dict[str, Any] | None:
+    raw = call.request.headers.get(name, "")
     if not raw:
         return None
     try:
         decoded = json.loads(base64.urlsafe_b64decode(raw + "=" * (-len(raw) % 4)))
     except (binascii.Error, ValueError) as error:
-        raise InvalidParameter(f"invalid X-Registry-Auth header: {error}") from None
+        raise InvalidParameter(f"invalid {name} header: {error}") from None
     if not isinstance(decoded, dict):
-        raise InvalidParameter("invalid X-Registry-Auth header: not a JSON object")
+        raise InvalidParameter(f"invalid {name} header: not a JSON object")
     return decoded

@@ -10,8 +10,10 @@ from teu.api import versions
 from teu.api.call import Call, Filters, answer
 from teu.api.engine import Engine
 from teu.api.headers import HEADERS
+from teu.api.progress import Emit, stream_progress
 from teu.api.router import Route
 from teu.api.routes.containers import parse_instant
+from teu.api.routes.images import registry_logins
 from teu.api.wire import containers as container_wire
 from teu.api.wire import volumes as volume_wire
 from teu.container.prune import has_label
@@ -58,6 +60,7 @@ class SystemRoutes:
             Route("GET", "/events", self.events),
             Route("GET", "/system/df", self.disk_usage, (1, 25)),
             Route("POST", "/auth", self.auth),
+            Route("POST", "/system/check", self.check),
         ]
 
     async def ping(self, call: Call) -> web.StreamResponse:
@@ -102,13 +105,25 @@ class SystemRoutes:
     def _containers_with_sizes(self, usage: DiskUsage) -> list[dict[str, Any]]:
         services = self._engine.services
         rows = []
-        for container in services.containers:
+        for container in sorted(
+            services.containers, key=lambda c: c.record.created_ns, reverse=True
+        ):
             row = container_wire.summary(container, services.images)
             own, whole = usage.containers.get(container.id, (0, 0))
             logs = usage.logs.get(container.id, 0)
             row |= {"SizeRw": own + logs, "SizeRootFs": whole, "SizeLogs": logs}
             rows.append(row)
         return rows
+
+    async def check(self, call: Call) -> web.StreamResponse:
+        """Not Docker's: looks at all stored content, `repair=1` fetches what is lost again."""
+        logins = registry_logins(call)
+        repair = call.flag("repair")
+
+        async def work(emit: Emit) -> None:
+            await self._engine.services.images.check(emit, repair=repair, logins=logins)
+
+        return await stream_progress(call, self._engine.services.tasks, "system check", work)
 
     def _images_with_users(self, call: Call) -> list[dict[str, Any]]:
         services = self._engine.services

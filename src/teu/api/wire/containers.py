@@ -53,7 +53,7 @@ def inspect(container: Container, services: Services, image_name: str) -> dict[s
         "HostnamePath": etc.get("hostname", ""),
         "HostsPath": etc.get("hosts", ""),
         "LogPath": str(services.paths.log_file(record.id))
-        if record.host.log_config.type != "none"
+        if record.host.log_config.type == "json-file"
         else "",
         "Name": f"/{record.name}",
         "RestartCount": record.restart_count,

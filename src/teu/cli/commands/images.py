@@ -29,6 +29,11 @@ _SUBCOMMANDS = frozenset(
 )  # fmt: skip
 
 
+_NOT_WITH_TREE = {
+    "no-trunc": "no-trunc", "quiet": "quiet", "digests": "show-digest", "format": "format",
+}  # fmt: skip
+
+
 class ImageRow:
     """One name of an image (an image without a name is one row of `<none>`)."""
 
@@ -163,9 +168,27 @@ def image_format(form: str, quiet: bool, digests: bool) -> str:
     return form
 
 
+def _tree(session: Session, options: Options, arguments: list[str]) -> int:
+    """The images with their platforms."""
+    for name, said in _NOT_WITH_TREE.items():
+        if options.changed(name):
+            raise Failure(f"--{said} is not yet supported with --tree")
+    from teu.cli.image_tree import tree
+    from teu.cli.terminal import size
+
+    terms = options.texts("filter") + [f"reference={name}" for name in arguments]
+    query = {
+        "all": options.flag("all"), "filters": filters.encode(terms), "manifests": True,
+    }  # fmt: skip
+    images = session.client.get("/images/json", query) or []
+    shown = [image for image in images if image.get("RepoTags") or options.flag("all")]
+    session.out(tree(shown, size()[1] or 80))
+    return 0
+
+
 def _list(session: Session, options: Options, arguments: list[str]) -> int:
     if options.flag("tree"):
-        raise Failure("flag --tree is not implemented yet")
+        return _tree(session, options, arguments)
     terms = options.texts("filter") + [f"reference={name}" for name in arguments]
     query = {"all": options.flag("all"), "filters": filters.encode(terms)}
     images = session.client.get("/images/json", query) or []
@@ -198,7 +221,7 @@ COMMANDS = {
                  "'table', 'table TEMPLATE', 'json', or a Go template for each image"),
             Flag("no-trunc", "", "bool", "Do not cut ids"),
             Flag("quiet", "q", "bool", "Print only ids"),
-            Flag("tree", "", "bool", "Show multi-platform images as a tree", missing=True),
+            Flag("tree", "", "bool", "Show the platforms of images as a tree", since="1.47"),
         ),
     ),
 }  # fmt: skip

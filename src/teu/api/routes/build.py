@@ -1,0 +1,160 @@
+"""`/build`. A client that goes away cancels its build, as in Docker."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from teu.api.call import Call
+from teu.api.engine import Engine
+from teu.api.headers import HEADERS
+from teu.api.progress import line
+from teu.api.router import Route
+from teu.api.wire.builds import build_request
+from teu.build.context import unpack_context
+from teu.build.progress import BuildProgress, ClassicProgress, EventProgress, QuietProgress
+from teu.build.request import BuildRequest, Inputs
+from teu.errors import EngineError, SystemFailure
+from teu.model.image import Image
+from teu.model.reference import Reference
+from teu.tasks import TaskOwner
+
+log = logging.getLogger(__name__)
+_BACKLOG_BYTES = 1 << 20
+_END = object()
+
+
+class BuildRoutes:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._builds = engine.builds
+
+    def routes(self) -> list[Route]:
+        return [Route("POST", "/build", self.build)]
+
+    async def build(self, call: Call) -> web.StreamResponse:
+        """From an archive in the body, or from a session."""
+        request = build_request(call)
+        if session_id := call.text("session"):
+            return await self._from_session(call, request, session_id)
+        context = self._builds.new_context()
+        try:
+            await unpack_context(call.chunks(), context)
+            return await self._run(call, request, Inputs(context=context))
+        finally:
+            await asyncio.shield(self._builds.drop_context(context))
+
+    async def _from_session(
+        self, call: Call, request: BuildRequest, session_id: str
+    ) -> web.StreamResponse:
+        session = self._builds.sessions.take(session_id)
+        try:
+            request.dockerfile_text = session.dockerfile
+            request.dockerfile = session.name
+            return await self._run(call, request, self._builds.sessions.inputs(session))
+        finally:
+            await asyncio.shield(self._builds.sessions.close(session))
+
+    async def _run(self, call: Call, request: BuildRequest, inputs: Inputs) -> web.StreamResponse:
+        stream = Stream()
+        progress = _progress(call, request, stream)
+        inputs.flow = stream.flow
+
+        async def work() -> None:
+            image = await self._builds.build(request, inputs, progress)
+            self._finish(request, image, stream, progress)
+
+        return await stream.serve(call, self._engine.services.tasks, work)
+
+    def _finish(
+        self, request: BuildRequest, image: Image, stream: "Stream", progress: BuildProgress
+    ) -> None:
+        events = self._engine.events
+        if request.quiet:
+            stream.emit({"stream": f"{image.id}\n"})
+        else:
+            stream.emit({"aux": {"ID": image.id}})
+            progress.say(f"Successfully built {image.short_id}\n")
+        for tag in request.tags:
+            events.publish("image", "tag", image.id, {"name": tag})
+            progress.say(f"Successfully tagged {_familiar(tag)}\n")
+
+
+def _familiar(tag: str) -> str:
+    return Reference.parse(tag).with_default_tag().familiar
+
+
+def _progress(call: Call, request: BuildRequest, stream: "Stream") -> BuildProgress:
+    if request.quiet:
+        return QuietProgress()
+    if call.text("progress") == "events":
+        return EventProgress(stream.emit)
+    return ClassicProgress(stream.emit)
+
+
+class Stream:
+    """Messages on their way to one client. An error before the first one is an ordinary HTTP
+    error."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[Any] = asyncio.Queue()
+        self._backlog_bytes = 0
+        self._room = asyncio.Event()
+        self._room.set()
+
+    def emit(self, message: dict[str, Any]) -> None:
+        data = line(message)
+        self._backlog_bytes += len(data)
+        if self._backlog_bytes > _BACKLOG_BYTES:
+            self._room.clear()
+        self._queue.put_nowait(data)
+
+    async def flow(self) -> None:
+        """Waits while the client is too far behind."""
+        await self._room.wait()
+
+    async def serve(
+        self, call: Call, tasks: TaskOwner, work: Callable[[], Awaitable[None]]
+    ) -> web.StreamResponse:
+        """Runs `work` for as long as the client listens.
+
+        Raises: what `work` raises before its first message.
+        """
+        running = tasks.spawn(self._run(work), "build")
+        try:
+            first = await self._queue.get()
+            if isinstance(first, EngineError):
+                raise first
+            response = web.StreamResponse(headers={"Content-Type": "application/json", **HEADERS})
+            await response.prepare(call.request)
+            await self._write(response, first)
+            await response.write_eof()
+            return response
+        finally:
+            running.cancel()
+            self._room.set()
+            await asyncio.shield(asyncio.gather(running, return_exceptions=True))
+
+    async def _run(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except EngineError as error:
+            self._queue.put_nowait(error)
+        except Exception as error:
+            log.exception("build: unclassified error")
+            self._queue.put_nowait(SystemFailure(f"{type(error).__name__}: {error}"))
+        finally:
+            self._queue.put_nowait(_END)
+
+    async def _write(self, response: web.StreamResponse, message: Any) -> None:
+        while message is not _END:
+            if isinstance(message, EngineError):
+                await response.write(line(message))
+            else:
+                await response.write(message)
+                self._backlog_bytes -= len(message)
+                if self._backlog_bytes < _BACKLOG_BYTES // 2:
+                    self._room.set()
+            message = await self._queue.get()
