@@ -1,6 +1,7 @@
 """A whole host for network tests: a namespace of its own with an uplink to an "outside" machine.
 
     outside (198.51.100.2) ── up0 (198.51.100.1) host ── teu0 ── containers
+            (2001:db8::2)          (2001:db8::1)
 
 Everything of one `Lab` happens in namespaces made for it, so tests run side by side, may flush the
 rule set, and cannot harm the machine. The engine's code runs in threads that were born in the
@@ -28,6 +29,7 @@ from teu.sys import netns
 
 T = TypeVar("T")
 UPLINK, HOST, OUTSIDE = "up0", "198.51.100.1", "198.51.100.2"
+HOST6, OUTSIDE6 = "2001:db8::1", "2001:db8::2"
 
 
 class Lab:
@@ -84,6 +86,11 @@ class Lab:
         self.from_outside(lambda: sh("ip", "address", "add", f"{OUTSIDE}/24", "dev", "far0"))
         self.from_outside(lambda: sh("ip", "link", "set", "far0", "up"))
         sh("ip", "route", "add", "default", "via", OUTSIDE)
+        sh("ip", "address", "add", f"{HOST6}/64", "dev", UPLINK, "nodad")
+        self.from_outside(
+            lambda: sh("ip", "address", "add", f"{OUTSIDE6}/64", "dev", "far0", "nodad")
+        )
+        sh("ip", "route", "add", "default", "via", OUTSIDE6)
         return asyncio.run(self._whole(scenario))
 
     async def _whole(self, scenario: Callable[["Lab"], Awaitable[T]]) -> T:
@@ -116,7 +123,8 @@ class Lab:
         return sorted(" ".join(part.split()) for part in body.split(",") if part.strip())
 
     def published(self) -> list[str]:
-        return self.elements("port-any") + self.elements("port-at")
+        maps = ("port-any", "port-at", "port-any6", "port-at6")
+        return [element for name in maps for element in self.elements(name)]
 
 
 class Container:
@@ -141,7 +149,7 @@ class Container:
         for key, text in bindings.items():
             for one in text.split(","):
                 address, _, port = one.rpartition(":")
-                binding = PortBinding(host_ip=address, host_port=port)
+                binding = PortBinding(host_ip=address.strip("[]"), host_port=port)
                 wanted[key] = [*(wanted.get(key) or []), binding]
         return await self.lab.service.publish(self.id, self.name, network, wanted, **options)
 
@@ -150,6 +158,11 @@ class Container:
 
     async def release(self) -> None:
         await self.lab.service.release(self.id, self.sandbox)
+
+    @property
+    def ip6(self) -> str:
+        found = (one.global_ipv6_address for one in self.endpoints.values())
+        return next(one for one in found if one)
 
     @property
     def ip(self) -> str:
@@ -172,8 +185,10 @@ class Container:
 
 
 def listener(port: int, kind: str = "tcp", address: str = "") -> socket.socket:
-    """A listening socket in the calling thread's namespace."""
-    sock = socket.socket(socket.AF_INET, _kind(kind))
+    """A listening socket in the calling thread's namespace; without an address at all there are,
+    of IPv4 and IPv6."""
+    family = socket.AF_INET if "." in address else socket.AF_INET6
+    sock = socket.socket(family, _kind(kind))
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((address, port))
@@ -207,13 +222,13 @@ def _answer(server: socket.socket, kind: str, seen: list[str], stop: threading.E
         with contextlib.suppress(TimeoutError, ConnectionError):
             if kind == "udp":
                 _data, peer = server.recvfrom(2048)
-                seen.append(peer[0])
-                server.sendto(peer[0].encode(), peer)
+                seen.append(peer[0].removeprefix("::ffff:"))
+                server.sendto(seen[-1].encode(), peer)
                 continue
             client, peer = server.accept()
             with client:
-                seen.append(peer[0])
-                client.sendall(peer[0].encode())
+                seen.append(peer[0].removeprefix("::ffff:"))
+                client.sendall(seen[-1].encode())
 
 
 def _kind(kind: str) -> socket.SocketKind:
@@ -222,7 +237,8 @@ def _kind(kind: str) -> socket.SocketKind:
 
 def ask(address: str, port: int, *, kind: str = "tcp", timeout_s: float = 3) -> str:
     """What the server answers: the client's address as it saw it."""
-    with socket.socket(socket.AF_INET, _kind(kind)) as sock:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, _kind(kind)) as sock:
         sock.settimeout(timeout_s)
         sock.connect((address, port))
         if kind == "udp":

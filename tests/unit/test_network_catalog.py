@@ -1,16 +1,18 @@
 """Which networks can be made, which are refused, and how they are found."""
 
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 
 import pytest
 
-from teu.errors import InvalidParameter, NotImplementedYet
-from teu.model.network import IPAM, IPAMConfig, NetworkCreate, NetworkRecord
+from teu.errors import Forbidden, InvalidParameter, NotFound, NotImplementedYet
+from teu.model.network import IPAM, ConfigReference, IPAMConfig, NetworkCreate, NetworkRecord
 from teu.network.catalog import Catalog
 from teu.network.config import NetworkConfig
 from teu.network.errors import (
     AmbiguousNetwork,
+    NoSuchConfiguration,
     NoSuchNetwork,
+    OnlyOneInstance,
     PoolsExhausted,
     PredefinedNetwork,
     SubnetTaken,
@@ -88,19 +90,32 @@ def test_exhausted_pools_list_who_holds_them() -> None:
         ({"name": "a b"}, InvalidParameter),
         ({"name": "-a"}, InvalidParameter),
         ({"name": "taken"}, NetworkNameTaken),
-        ({"driver": "host"}, PredefinedNetwork),
-        ({"driver": "null"}, PredefinedNetwork),
+        ({"driver": "host"}, OnlyOneInstance),
+        ({"driver": "null"}, OnlyOneInstance),
         ({"driver": "macvlan"}, NotImplementedYet),
         ({"driver": "weave"}, InvalidParameter),
-        ({"enable_ipv6": True}, NotImplementedYet),
-        ({"enable_ipv4": False}, NotImplementedYet),
-        ({"config_only": True}, NotImplementedYet),
-        ({"ingress": True}, NotImplementedYet),
-        ({"scope": "swarm"}, NotImplementedYet),
-        ({"ipam": IPAM(driver="dhcp")}, NotImplementedYet),
+        ({"enable_ipv4": False}, InvalidParameter),
+        ({"options": {"com.docker.network.bridge.gateway_mode_ipv4": "x"}}, InvalidParameter),
+        (
+            {"options": {"com.docker.network.bridge.gateway_mode_ipv6": "isolated"}},
+            InvalidParameter,
+        ),
+        ({"options": {"com.docker.network.host_ipv4": "fd00::1"}}, InvalidParameter),
+        ({"config_from": ConfigReference(network="nosuch")}, NoSuchConfiguration),
+        ({"config_from": ConfigReference(network="taken")}, NoSuchConfiguration),
+        ({"ingress": True}, Forbidden),
+        ({"scope": "swarm"}, Forbidden),
+        ({"ipam": IPAM(driver="dhcp")}, NotFound),
         ({"ipam": ipam(gateway="10.0.0.1")}, InvalidParameter),
         ({"ipam": ipam(subnet="x")}, InvalidParameter),
-        ({"ipam": IPAM(config=[IPAMConfig(), IPAMConfig()])}, InvalidParameter),
+        (
+            {
+                "ipam": IPAM(
+                    config=[IPAMConfig(subnet="10.1.0.0/24"), IPAMConfig(subnet="10.2.0.0/24")]
+                )
+            },
+            InvalidParameter,
+        ),
         ({"options": {"com.docker.network.bridge.name": "way-too-long-name"}}, InvalidParameter),
         ({"options": {"com.docker.network.bridge.name": "a/b"}}, InvalidParameter),
         ({"options": {"com.docker.network.bridge.name": "held"}}, InvalidParameter),
@@ -114,6 +129,25 @@ def test_what_is_refused(request_: dict[str, object], error: type[Exception]) ->
     with pytest.raises(error):
         made(networks, **{"name": "new", **request_})  # type: ignore[arg-type]
     assert len(networks.all()) == 1
+
+
+def test_ipv6_subnets_are_unique_local_and_follow_each_other() -> None:
+    networks = catalog()
+    first = made(networks, "a", enable_ipv6=True)
+    second = made(networks, "b", enable_ipv6=True, enable_ipv4=False)
+    assert [pool.subnet.partition(":")[0][:2] for pool in first.pools] == ["17", "fd"]
+    (pool,) = second.pools
+    base = IPv6Network(first.pools[1].subnet)
+    assert base.prefixlen == 64
+    assert base.subnet_of(IPv6Network("fd00::/8"))
+    assert IPv6Network(pool.subnet) == IPv6Network((int(base[0]) + 2**64, 64))
+    assert pool.gateway == str(IPv6Network(pool.subnet)[1])
+    asked = IPAM(config=[IPAMConfig(subnet="fd00:1::/64"), IPAMConfig(subnet="10.1.0.0/24")])
+    third = made(networks, "c", enable_ipv6=True, ipam=asked)
+    assert [pool.subnet for pool in third.pools] == ["10.1.0.0/24", "fd00:1::/64"]
+    assert third.user_subnet6
+    fourth = made(networks, "d", ipam=IPAM(config=[IPAMConfig(subnet="fd00:2::/64")]))
+    assert [":" in pool.subnet for pool in fourth.pools] == [False]  # not asked for: as Docker
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_bad_port_keys(key: str) -> None:
 )
 def test_bindings(binding: PortBinding, expected: tuple[str, int, int]) -> None:
     (found,) = requested({"80/tcp": [binding]}, (), publish_all=False)
-    assert (found.host_address, found.first, found.last) == expected
+    assert (*found.host_addresses, found.first, found.last) == expected
     assert found.key == "80/tcp"
 
 
@@ -57,7 +57,7 @@ def test_publish_all_adds_what_is_exposed_and_not_bound() -> None:
         "80/tcp"
     ]
     found = requested(bindings, ["80/tcp", "81/udp"], publish_all=True, default_address="10.0.0.1")
-    assert [(one.key, one.first, one.host_address) for one in found] == [
+    assert [(one.key, one.first, *one.host_addresses) for one in found] == [
         ("80/tcp", 8080, "10.0.0.1"),
         ("81/udp", 0, "10.0.0.1"),
     ]
@@ -82,7 +82,7 @@ def table() -> Iterator[PortTable]:
 
 def ask(table: PortTable, address: str, first: int, last: int = 0, protocol: str = "tcp") -> int:
     request = PortRequest(
-        protocol=protocol, port=80, host_address=address, first=first, last=last or first
+        protocol=protocol, port=80, host_addresses=(address,), first=first, last=last or first
     )
     return table.acquire(request, "c1", "web")
 

@@ -2,10 +2,10 @@
 
 from teu.container.container import Container
 from teu.container.services import Services
-from teu.errors import Conflict, Forbidden
+from teu.errors import Conflict, Forbidden, InvalidParameter, NotFound
 from teu.events import EventBus
 from teu.model.config import EndpointSettings
-from teu.model.network import HOST, NetworkRecord
+from teu.model.network import HOST, NONE, NetworkRecord
 from teu.network.files import addresses_of
 from teu.tx import Transaction
 
@@ -25,6 +25,16 @@ class Plugs:
         async with container.lock:
             record = container.record
             self._check(container, network)
+            if network.name == HOST:
+                raise InvalidParameter(
+                    "cannot connect container to host network - container must be created in "
+                    "host network mode"
+                )
+            if record.networks and NONE in (network.name, *record.networks):
+                raise InvalidParameter(
+                    "container cannot be connected to multiple networks with one of the networks "
+                    "in private (none) mode"
+                )
             if network.name in record.networks:
                 raise Forbidden(
                     f"endpoint with name {container.name} already exists in network {network.name}"
@@ -36,7 +46,12 @@ class Plugs:
         self._tell("connect", container, network)
 
     async def disconnect(self, container: Container, network: NetworkRecord) -> None:
-        """Raises: Conflict, Forbidden."""
+        """Raises: Conflict, Forbidden, InvalidParameter."""
+        if network.name == HOST and container.record.host.network_mode == HOST:
+            raise InvalidParameter(
+                "cannot disconnect container from host network - container was created in host "
+                "network mode"
+            )
         async with container.lock:
             record = container.record
             self._check(container, network)
@@ -52,6 +67,14 @@ class Plugs:
             del record.networks[network.name]
             self._services.containers.save(container)
         self._tell("disconnect", container, network)
+
+    async def disconnect_lost(self, ref: str, network: NetworkRecord) -> None:
+        """`--force`: an endpoint whose container is not known any more. Raises: NotFound."""
+        for endpoint in self._services.networks.endpoints(network.id):
+            if ref in (endpoint.container_name, endpoint.container_id):
+                await self._services.networks.disconnect(endpoint.container_id, network.name)
+                return
+        raise NotFound(f"endpoint {ref} not found")
 
     async def _plug_in(
         self, container: Container, network: NetworkRecord, asked: EndpointSettings
@@ -79,12 +102,8 @@ class Plugs:
 
     def _check(self, container: Container, network: NetworkRecord) -> None:
         mode = container.record.host.network_mode
-        if HOST in (network.name, mode):
-            raise Forbidden(
-                "container cannot be connected to or disconnected from the host network"
-            )
-        if mode.startswith("container:"):
-            raise Conflict(
+        if mode == HOST or mode.startswith("container:"):
+            raise InvalidParameter(
                 "container sharing network namespace with another container or host cannot be "
                 "connected to any other network"
             )

@@ -144,7 +144,7 @@ class Daemon:
         containers = self._users.containers = Containers(ContainerStore(db), events)
         runtime = RuntimeService(runtime_config(config))
         networks = NetworkService(db, config.exec_root, network_config(config))
-        networks.is_going = containers.is_going
+        networks.expect_releases(containers.is_going)
         services = Services(
             paths=Paths(config.data_root, config.exec_root),
             defaults=_defaults(config),

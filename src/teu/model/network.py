@@ -66,10 +66,24 @@ class NetworkRecord(Struct, kw_only=True):
     enable_ipv6: bool = False
     pools: list[IPAMConfig] = field(default_factory=list)
     user_subnet: bool = False  # asked for by name: only then may a container choose its address
+    user_subnet6: bool = False
     options: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+    ipam_options: dict[str, str] | None = None
+    config: NetworkCreate | None = None  # what a configuration-only network stands for
+    config_from: str = ""  # the name of such a network that this one was made from
     link: str = ""  # the bridge's interface name
     link_is_ours: bool = True  # made by us, so removed with the network
+
+    def pool(self, version: int) -> IPAMConfig | None:
+        """Of IPv4 (4) or IPv6 (6); None where the network has none."""
+        colon = version == 6
+        return next((one for one in self.pools if (":" in one.subnet) == colon), None)
+
+    @property
+    def config_only(self) -> bool:
+        """Nothing but settings for other networks; no container can be on it."""
+        return self.config is not None
 
     @property
     def has_names(self) -> bool:
@@ -108,6 +122,8 @@ class EndpointRecord(Struct, kw_only=True):
     address6: str = ""  # as `address`, `prefix` and `gateway`; empty without IPv6
     prefix6: int = 0
     gateway6: str = ""
+    link_locals: list[str] = field(default_factory=list)  # more addresses, chosen by the user
+    sysctls: dict[str, str] = field(default_factory=dict)  # `net.ipv4.conf.eth0.forwarding`
 
     @property
     def names(self) -> list[str]:

@@ -8,18 +8,19 @@ import os
 import socket
 from collections.abc import Sequence
 from functools import partial
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import Final
 
 from teu.errors import InvalidParameter, SystemFailure
 from teu.model.network import EndpointRecord, NetworkRecord, PublishedPort
-from teu.network.firewall import BridgeRules
-from teu.network.ipam import mac_of
+from teu.network.firewall import ISOLATED, NAT, ROUTED, UNPROTECTED, BridgeRules
+from teu.network.ipam import mac_of, parse_address
 from teu.network.kernel import HostLinks, read_sysctl, set_sysctl
-from teu.sys import netlink
+from teu.sys import netlink, netns
 from teu.sys.conntrack import Conntrack, Flow
-from teu.sys.netlink import Link, Netlink
+from teu.sys.netlink import IPAddress, IPInterface, Link, Netlink
+from teu.sys.netlink_socket import Request
 from teu.sys.syscalls import os_errors
 
 OPTION_NAME: Final = "com.docker.network.bridge.name"
@@ -28,8 +29,14 @@ OPTION_MASQUERADE: Final = "com.docker.network.bridge.enable_ip_masquerade"
 OPTION_HOST_IP: Final = "com.docker.network.bridge.host_binding_ipv4"
 OPTION_DEFAULT: Final = "com.docker.network.bridge.default_bridge"
 OPTION_MTU: Final = "com.docker.network.driver.mtu"
-OPTION_PREFIX: Final = "com.docker.network.container_iface_prefix"
-DEFAULT_ROUTE: Final = IPv4Network("0.0.0.0/0")
+OPTION_MODES: Final = {
+    4: "com.docker.network.bridge.gateway_mode_ipv4",
+    6: "com.docker.network.bridge.gateway_mode_ipv6",
+}
+OPTION_SOURCES: Final = {4: "com.docker.network.host_ipv4", 6: "com.docker.network.host_ipv6"}
+_EVERYWHERE: Final = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
+_LINK_LOCAL: Final = ip_interface("fe80::1/64")  # of bridges with IPv6, as Docker's
+_IPV6_CONF: Final = Path("/proc/sys/net/ipv6/conf")
 log = logging.getLogger(__name__)
 
 
@@ -49,18 +56,67 @@ def option_mtu(record: NetworkRecord) -> int:
     return int(text)
 
 
-def gateway_interface(record: NetworkRecord) -> IPv4Interface:
-    pool = record.pools[0]
-    return IPv4Interface(f"{pool.gateway}/{IPv4Network(pool.subnet).prefixlen}")
+def option_mode(record: NetworkRecord, version: int) -> str:
+    """How the network meets the world: nat, nat-unprotected, routed, isolated.
+
+    Raises: InvalidParameter.
+    """
+    option = OPTION_MODES[version]
+    mode = record.options.get(option) or NAT
+    if mode not in (NAT, UNPROTECTED, ROUTED, ISOLATED):
+        raise InvalidParameter(
+            f"unknown gateway mode {mode} in {option}: use {NAT}, {UNPROTECTED}, {ROUTED} or "
+            f"{ISOLATED}"
+        )
+    if mode == ISOLATED and not record.internal:
+        raise InvalidParameter(
+            f"gateway mode 'isolated' can only be used for an internal network ({option}): "
+            "add --internal"
+        )
+    return mode
+
+
+def option_sources(record: NetworkRecord) -> tuple[str, ...]:
+    """Addresses of the host under which packets leave. Raises: InvalidParameter."""
+    found = []
+    for version, option in OPTION_SOURCES.items():
+        if text := record.options.get(option):
+            address = parse_address(text, f"address in {option}")
+            if address.version != version:
+                raise InvalidParameter(f"{text} in {option} is no IPv{version} address")
+            found.append(str(address))
+    return tuple(found)
+
+
+def gateway_interfaces(record: NetworkRecord) -> list[IPInterface]:
+    """The bridge's own addresses, those of the gateways; none of an isolated network."""
+    networks = ((pool.gateway, ip_network(pool.subnet)) for pool in record.pools)
+    return [
+        ip_interface(f"{gateway}/{subnet.prefixlen}")
+        for gateway, subnet in networks
+        if option_mode(record, subnet.version) != ISOLATED
+    ]
+
+
+def route_requests(record: EndpointRecord, versions: set[int]) -> list[Request]:
+    """Requests for inside the sandbox: everything goes by this endpoint."""
+    gateways = ((4, record.gateway), (6, record.gateway6))
+    return [
+        netlink.add_route(_EVERYWHERE[version], gateway=ip_address(gateway))
+        for version, gateway in gateways
+        if gateway and version in versions
+    ]
 
 
 def firewall_rules(record: NetworkRecord) -> BridgeRules:
     return BridgeRules(
         link=record.link,
-        subnet=record.pools[0].subnet,
+        subnets=tuple(pool.subnet for pool in record.pools),
         icc=option_flag(record, OPTION_ICC),
         masquerade=option_flag(record, OPTION_MASQUERADE),
         internal=record.internal,
+        modes={version: option_mode(record, version) for version in OPTION_MODES},
+        sources=option_sources(record),
     )
 
 
@@ -84,7 +140,7 @@ class BridgeDriver:
 
         Raises: SystemFailure (also when the name belongs to a link that is no bridge).
         """
-        wanted = gateway_interface(record)
+        wanted = gateway_interfaces(record)
         with os_errors(f"bridge {record.link} of network {record.name}"):
             link = self._host.link(record.link) or self._create(record)
             if link.kind != "bridge":
@@ -96,10 +152,14 @@ class BridgeDriver:
             self._mtus[record.link] = mtu
             present = self._host.addresses(link.index)
             requests = [netlink.set_link(record.link, up=True, mtu=0 if mtu == link.mtu else mtu)]
-            if str(wanted) not in present:
-                requests.append(netlink.add_address(link.index, wanted))
+            if record.pool(6):
+                _enable_ipv6(record)
+                requests.append(netlink.add_address(link.index, _LINK_LOCAL))
+            requests += [
+                netlink.add_address(link.index, one) for one in wanted if str(one) not in present
+            ]
             if record.link_is_ours:
-                stale = (IPv4Interface(one) for one in present if one != str(wanted))
+                stale = set(map(ip_interface, present)) - set(wanted)
                 requests += [netlink.delete_address(link.index, one) for one in stale]
             self._host.run(*requests)
             why = f"published ports on 127.0.0.1, network {record.name}"
@@ -114,12 +174,12 @@ class BridgeDriver:
             if record.link_is_ours:
                 self._host.run(netlink.delete_link(record.link))
             elif link := self._host.link(record.link):
-                gateway = gateway_interface(record)
-                self._host.run(netlink.delete_address(link.index, gateway))
+                gateways = gateway_interfaces(record)
+                self._host.run(*(netlink.delete_address(link.index, one) for one in gateways))
 
     def plug(
         self, record: NetworkRecord, endpoint: EndpointRecord, sandbox: Path, inside: Netlink,
-        *, default_route: bool,
+        *, default_routes: set[int],
     ) -> None:  # fmt: skip
         """The endpoint's veth pair, address and routes: a few sends, about 0.7 ms.
 
@@ -135,12 +195,10 @@ class BridgeDriver:
             self._host.link(endpoint.host_link)
             if link is None:
                 raise SystemFailure(f"link {endpoint.link} did not appear in {sandbox}")
-            address = IPv4Interface(f"{endpoint.address}/{endpoint.prefix}")
-            requests = [netlink.add_address(link.index, address)]
-            if default_route:
-                gateway = IPv4Address(endpoint.gateway)
-                requests.append(netlink.add_route(DEFAULT_ROUTE, gateway=gateway))
-            inside.run(*requests)
+            if endpoint.address6 or endpoint.sysctls:
+                netns.run_inside(sandbox, partial(_set_up_inside, endpoint))
+            requests = [netlink.add_address(link.index, one) for one in _interfaces(endpoint)]
+            inside.run(*requests, *route_requests(endpoint, default_routes))
 
     def unplug(self, endpoint: EndpointRecord) -> None:
         """Removes the pair (blocks for a grace period). Accepts "never there"."""
@@ -179,7 +237,7 @@ class BridgeDriver:
             own = self._host.own_addresses()
             with Conntrack() as tracked:
                 for port in udp:
-                    chosen = partial(_is_stale, IPv4Address(port.address), own)
+                    chosen = partial(_is_stale, ip_address(port.address), own)
                     tracked.forget_udp(port.host_port, chosen)
         except OSError as error:
             log.warning(
@@ -201,7 +259,7 @@ class BridgeDriver:
 
     def _create(self, record: NetworkRecord) -> Link:
         mtu = self._wanted_mtu(record)
-        mac = mac_of(IPv4Address(record.pools[0].gateway))
+        mac = mac_of(ip_address(record.pools[0].gateway))
         self._host.run(
             netlink.create_bridge(record.link, mac=mac, mtu=mtu),
             netlink.without_ipv6_autoconf(record.link),
@@ -236,14 +294,44 @@ class BridgeDriver:
                 netlink.without_ipv6_autoconf(endpoint.host_link),
                 netlink.set_link(endpoint.host_link, up=True),
                 # An earlier holder of the address may have had another MAC.
-                netlink.forget_neighbour(master, IPv4Address(endpoint.address)),
+                *(netlink.forget_neighbour(master, one.ip) for one in _interfaces(endpoint)),
             )
         finally:
             os.close(netns_fd)
         self.separate(record, endpoint)
 
 
-def _is_stale(container: IPv4Address, own: set[IPv4Address], flow: Flow) -> bool:
+def _interfaces(endpoint: EndpointRecord) -> list[IPInterface]:
+    found = ((endpoint.address, endpoint.prefix), (endpoint.address6, endpoint.prefix6))
+    own = [ip_interface(f"{address}/{prefix}") for address, prefix in found if address]
+    return own + [ip_interface(one) for one in endpoint.link_locals]
+
+
+def _enable_ipv6(record: NetworkRecord) -> None:
+    """On the bridge; what routers announce there (a container could) is not listened to."""
+    why = f"IPv6 of network {record.name}"
+    set_sysctl(f"ipv6/conf/{record.link}/disable_ipv6", "0", why)
+    set_sysctl(f"ipv6/conf/{record.link}/accept_ra", "0", why)
+
+
+def _set_up_inside(endpoint: EndpointRecord) -> None:
+    """In the sandbox, whose new links have IPv6 switched off; then what the user asked for.
+
+    A link's name may contain dots, so the sysctl's own are replaced around it.
+    """
+    if endpoint.address6:
+        (_IPV6_CONF / endpoint.link / "accept_ra").write_text("0")
+        (_IPV6_CONF / endpoint.link / "disable_ipv6").write_text("0")
+    for name, value in endpoint.sysctls.items():
+        kind, key = name.split(f".{endpoint.link}.")
+        path = Path("/proc/sys", *kind.split("."), endpoint.link, key)
+        try:
+            path.write_text(value)
+        except OSError as error:
+            raise InvalidParameter(f"cannot set {name} to {value}: {error.strerror}") from error
+
+
+def _is_stale(container: IPAddress, own: set[IPAddress], flow: Flow) -> bool:
     """Flows to the container, and those that the host itself answers."""
     return flow.answerer == container or flow.answerer in own or flow.answerer.is_loopback
 

@@ -5,8 +5,10 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Final
 
+from msgspec.structs import replace
+
 from teu.clock import now_ns
-from teu.errors import InvalidParameter, NotImplementedYet
+from teu.errors import Forbidden, InvalidParameter, NotFound, NotImplementedYet
 from teu.ids import matching_ids, new_id
 from teu.model.network import (
     BRIDGE,
@@ -22,12 +24,16 @@ from teu.network import bridge, ipam
 from teu.network.config import NetworkConfig
 from teu.network.errors import (
     AmbiguousNetwork,
+    ConfigurationMixed,
+    NoSuchConfiguration,
     NoSuchNetwork,
+    OnlyOneInstance,
     PoolsExhausted,
     PredefinedNetwork,
     SubnetTaken,
 )
 from teu.store.networks import NetworkNameTaken
+from teu.sys.netlink import IPNetwork
 
 _NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _LINK_NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,14}")
@@ -37,23 +43,27 @@ _LATER_DRIVERS: Final = ("macvlan", "ipvlan", "vxlan", "overlay")
 class Catalog:
     """All networks in memory; the owner stores them."""
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: NetworkConfig, machine: str = "") -> None:
+        """`machine` is what the IPv6 networks of this host are derived from."""
         self._config = config
         self._pools = ipam.parse_pools(config.default_address_pools)
         self._records: dict[str, NetworkRecord] = {}
         self._by_name: dict[str, NetworkRecord] = {}
-        self._addresses: dict[str, ipam.AddressPool] = {}
+        self._addresses: dict[tuple[str, int], ipam.AddressPool] = {}
+        self._ipv6_pool = ipam.unique_local(machine)
 
     def add(self, record: NetworkRecord) -> None:
         self._records[record.id] = record
         self._by_name[record.name] = record
-        if record.pools:
-            self._addresses[record.id] = ipam.AddressPool(record.pools[0])
+        for config in record.pools:
+            pool = ipam.AddressPool(config)
+            self._addresses[record.id, pool.subnet.version] = pool
 
     def drop(self, record: NetworkRecord) -> None:
         self._records.pop(record.id, None)
         self._by_name.pop(record.name, None)
-        self._addresses.pop(record.id, None)
+        for version in (4, 6):
+            self._addresses.pop((record.id, version), None)
 
     def all(self) -> list[NetworkRecord]:
         return list(self._records.values())
@@ -75,24 +85,30 @@ class Catalog:
     def find(self, name: str) -> NetworkRecord | None:
         return self._by_name.get(name)
 
-    def addresses(self, network_id: str) -> ipam.AddressPool:
-        return self._addresses[network_id]
+    def addresses(self, network_id: str, version: int) -> ipam.AddressPool:
+        """Raises: KeyError where the network has no such addresses."""
+        return self._addresses[network_id, version]
 
     def links(self) -> set[str]:
         return {record.link for record in self._records.values() if record.link}
 
-    def plan(self, request: NetworkCreate, routed: Iterable[IPv4Network]) -> NetworkRecord:
+    def plan(self, request: NetworkCreate, routed: Iterable[IPNetwork]) -> NetworkRecord:
         """The record of a network to be made; `routed` is what the host reaches.
 
         Raises: InvalidParameter, NotImplementedYet, NetworkNameTaken, SubnetTaken,
         PoolsExhausted, PredefinedNetwork.
         """
-        _check_request(request)
         if request.name in self._by_name:
             raise NetworkNameTaken(request.name)
+        _check_request(request)
+        if request.config_only:
+            return self._plan_config(request)
+        config_from = request.config_from.network if request.config_from else ""
+        if config_from:
+            request = self._configured(request, config_from)
         network_id = new_id()
         options = dict(request.options or {})
-        asked = _asked_pool(request)
+        asked = _asked_pools(request)
         record = NetworkRecord(
             id=network_id,
             name=request.name,
@@ -100,19 +116,68 @@ class Catalog:
             driver=BRIDGE,
             internal=request.internal,
             attachable=request.attachable,
-            user_subnet=bool(asked.subnet),
+            enable_ipv4=request.enable_ipv4 is not False,
+            enable_ipv6=bool(request.enable_ipv6),
+            user_subnet=4 in asked,
+            user_subnet6=6 in asked,
             options=options,
             labels=dict(request.labels or {}),
+            ipam_options=request.ipam.options if request.ipam else None,
+            config_from=config_from,
             link=options.get(bridge.OPTION_NAME) or f"br-{network_id[:12]}",
         )
         self._check_options(record)
-        if asked.subnet:
-            pool = ipam.complete(asked)
-            self._check_free(IPv4Network(pool.subnet), routed)
-        else:
-            pool = self._default_pool(self._pools or ipam.DEFAULT_POOLS, routed)
-        record.pools = [pool]
+        record.pools = [
+            self._pool(version, asked.get(version), routed)
+            for version, enabled in ((4, record.enable_ipv4), (6, record.enable_ipv6))
+            if enabled
+        ]
         return record
+
+    def _pool(
+        self, version: int, asked: IPAMConfig | None, routed: Iterable[IPNetwork]
+    ) -> IPAMConfig:
+        if asked:
+            pool = ipam.complete(asked)
+            self._check_free(ipam.parse_network(pool.subnet, "subnet"), routed)
+            return pool
+        default = ipam.DEFAULT_POOLS if version == 4 else [self._ipv6_pool]
+        configured = [pool for pool in self._pools if pool[0].version == version]
+        return self._default_pool(configured or default, routed)
+
+    def _plan_config(self, request: NetworkCreate) -> NetworkRecord:
+        _asked_pools(request)
+        return NetworkRecord(
+            id=new_id(),
+            name=request.name,
+            created_ns=now_ns(),
+            driver=NULL_DRIVER,
+            internal=request.internal,
+            attachable=request.attachable,
+            enable_ipv6=bool(request.enable_ipv6),
+            options=dict(request.options or {}),
+            labels=dict(request.labels or {}),
+            config=request,
+        )
+
+    def _configured(self, request: NetworkCreate, source: str) -> NetworkCreate:
+        """The request with the settings of a configuration-only network."""
+        found = self._by_name.get(source)
+        if found is None or found.config is None:
+            raise NoSuchConfiguration(source)
+        has_own = (
+            request.options or request.internal or request.enable_ipv6 or _asked_pools(request)
+        )
+        if has_own:
+            raise ConfigurationMixed(source)
+        return replace(
+            found.config,
+            name=request.name,
+            driver=request.driver,
+            labels={**(found.labels or {}), **(request.labels or {})},
+            attachable=request.attachable or found.attachable,
+            config_only=False,
+        )
 
     def plan_predefined(self, name: str) -> NetworkRecord:
         """`host` or `none`."""
@@ -120,7 +185,7 @@ class Catalog:
         return NetworkRecord(id=new_id(), name=name, created_ns=now_ns(), driver=driver)
 
     def plan_bridge(
-        self, stored: NetworkRecord | None, present: str, routed: Iterable[IPv4Network]
+        self, stored: NetworkRecord | None, present: str, routed: Iterable[IPNetwork]
     ) -> NetworkRecord:
         """The default bridge by today's configuration. `present`: an address its link has already.
 
@@ -144,7 +209,7 @@ class Catalog:
         return record
 
     def _bridge_pool(
-        self, stored: list[IPAMConfig], present: str, routed: Iterable[IPv4Network]
+        self, stored: list[IPAMConfig], present: str, routed: Iterable[IPNetwork]
     ) -> IPAMConfig:
         """What is asked for, else what was there, else a free subnet."""
         part = self._config.fixed_cidr
@@ -155,10 +220,11 @@ class Catalog:
         if stored and not _conflicts(stored[0], routed):
             pool = stored[0]
         else:
-            pool = self._default_pool(self._pools or ipam.DEFAULT_BRIDGE_POOLS, routed)
+            configured = [pool for pool in self._pools if pool[0].version == 4]
+            pool = self._default_pool(configured or ipam.DEFAULT_BRIDGE_POOLS, routed)
         return ipam.complete(IPAMConfig(subnet=pool.subnet, gateway=pool.gateway, ip_range=part))
 
-    def _default_pool(self, pools: ipam.Pools, routed: Iterable[IPv4Network]) -> IPAMConfig:
+    def _default_pool(self, pools: ipam.Pools, routed: Iterable[IPNetwork]) -> IPAMConfig:
         taken = [*routed, *(subnet for _record, subnet in self._subnets())]
         subnet = ipam.free_subnet(pools, taken)
         if subnet is None:
@@ -166,14 +232,14 @@ class Catalog:
             raise PoolsExhausted(holders)
         return ipam.complete(IPAMConfig(subnet=str(subnet)))
 
-    def _subnets(self) -> list[tuple[NetworkRecord, IPv4Network]]:
+    def _subnets(self) -> list[tuple[NetworkRecord, IPNetwork]]:
         return [
-            (record, IPv4Network(pool.subnet))
+            (record, ipam.parse_network(pool.subnet, "subnet"))
             for record in self._records.values()
             for pool in record.pools
         ]
 
-    def _check_free(self, subnet: IPv4Network, routed: Iterable[IPv4Network]) -> None:
+    def _check_free(self, subnet: IPNetwork, routed: Iterable[IPNetwork]) -> None:
         for record, other in self._subnets():
             if subnet.overlaps(other):
                 raise SubnetTaken(str(subnet), f"network {record.name} ({other})")
@@ -182,6 +248,9 @@ class Catalog:
 
     def _check_options(self, record: NetworkRecord) -> None:
         bridge.option_mtu(record)
+        bridge.option_sources(record)
+        for version in bridge.OPTION_MODES:
+            bridge.option_mode(record, version)
         for option in (bridge.OPTION_ICC, bridge.OPTION_MASQUERADE):
             bridge.option_flag(record, option)
         if not _LINK_NAME.fullmatch(record.link):
@@ -202,33 +271,43 @@ def _check_request(request: NetworkCreate) -> None:
     if request.driver in _LATER_DRIVERS:
         raise NotImplementedYet(f"network driver {request.driver} is not there yet; use bridge")
     if request.driver in (HOST, NULL_DRIVER):
-        raise PredefinedNetwork(request.driver, creating=True)
+        raise OnlyOneInstance(request.driver)
     if request.driver not in ("", BRIDGE, "default"):
         raise InvalidParameter(
             f"could not find plugin {request.driver} in v1 plugin registry: plugin not found; "
             "the network drivers are bridge, host and null"
         )
-    later = {
-        "IPv6 addresses": request.enable_ipv6,
-        "networks without IPv4": request.enable_ipv4 is False,
-        "config-only networks": request.config_only or request.config_from,
-        "swarm's ingress network": request.ingress,
-        f"scope {request.scope}": request.scope not in ("", "local"),
-        "other IPAM drivers": request.ipam and request.ipam.driver not in ("", "default"),
-    }
-    for what, asked in later.items():
-        if asked:
-            raise NotImplementedYet(f"{what} are not there yet on bridge networks")
+    if request.ingress or request.scope not in ("", "local"):
+        raise Forbidden(
+            "cannot create a swarm scoped network when swarm is not active: this engine has no "
+            "swarm; for several hosts see the vxlan driver"
+        )
+    if request.ipam and request.ipam.driver not in ("", "default"):
+        raise NotFound(
+            f"plugin {request.ipam.driver!r} not found: the only IPAM driver is `default`"
+        )
+    if request.enable_ipv4 is False and not request.enable_ipv6:
+        raise InvalidParameter("IPv4 or IPv6 must be enabled")
 
 
-def _asked_pool(request: NetworkCreate) -> IPAMConfig:
-    pools = list((request.ipam and request.ipam.config) or [])
-    if len(pools) > 1:
-        raise InvalidParameter("bridge networks have one IPv4 subnet; give --subnet once")
-    pool = pools[0] if pools else IPAMConfig()
-    if not pool.subnet and (pool.gateway or pool.ip_range or pool.aux_addresses):
-        raise InvalidParameter("gateway, ip-range and aux-address need a subnet: give --subnet")
-    return pool
+def _asked_pools(request: NetworkCreate) -> dict[int, IPAMConfig]:
+    """By IP version; those of a version that is not enabled do not count, as with Docker."""
+    found: dict[int, IPAMConfig] = {}
+    for pool in (request.ipam and request.ipam.config) or []:
+        if not pool.subnet:
+            if pool.gateway or pool.ip_range or pool.aux_addresses:
+                raise InvalidParameter(
+                    "gateway, ip-range and aux-address need a subnet: give --subnet"
+                )
+            continue
+        version = ipam.parse_network(pool.subnet, "subnet").version
+        if version in found:
+            raise InvalidParameter(
+                f"bridge networks have one IPv{version} subnet; give --subnet once for each of "
+                "IPv4 and IPv6"
+            )
+        found[version] = pool
+    return found
 
 
 def _pool_of(address: str, fixed_cidr: str) -> IPAMConfig:
@@ -249,8 +328,8 @@ def _pool_of(address: str, fixed_cidr: str) -> IPAMConfig:
 
 
 def _covers(pool: IPAMConfig, part: str) -> bool:
-    return ipam.parse_network(part, "fixed-cidr").subnet_of(IPv4Network(pool.subnet))
+    return ipam.is_part(ipam.parse_network(part, "fixed-cidr"), IPv4Network(pool.subnet))
 
 
-def _conflicts(pool: IPAMConfig, routed: Iterable[IPv4Network]) -> bool:
+def _conflicts(pool: IPAMConfig, routed: Iterable[IPNetwork]) -> bool:
     return ipam.overlapping(IPv4Network(pool.subnet), routed) is not None

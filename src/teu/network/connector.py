@@ -8,26 +8,32 @@ one at a time (the container's lock); calls for different containers run side by
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
-from ipaddress import IPv4Address
+from collections.abc import Callable, Iterable, Mapping
+from ipaddress import ip_address
 from typing import Final
 
 from teu.errors import EngineError, InvalidParameter, SystemFailure
 from teu.ids import new_id, short
-from teu.model.config import EndpointSettings
+from teu.model.config import EndpointIPAMConfig, EndpointSettings
 from teu.model.network import BRIDGE, PREDEFINED, EndpointRecord, NetworkRecord, PublishedPort
-from teu.network import ports
-from teu.network.bridge import DEFAULT_ROUTE, OPTION_PREFIX, BridgeDriver
+from teu.network import options, ports
+from teu.network.bridge import BridgeDriver, route_requests
 from teu.network.catalog import Catalog
-from teu.network.endpoints import EndpointTable, free_link_name
-from teu.network.errors import AddressInUse, AlreadyConnected, NoFreeAddress, NotConnected
+from teu.network.endpoints import EndpointTable
+from teu.network.errors import (
+    AddressInUse,
+    AlreadyConnected,
+    ConfigurationOnly,
+    NoFreeAddress,
+    NotConnected,
+)
 from teu.network.firewall import Firewall
-from teu.network.ipam import mac_of, parse_address
+from teu.network.ipam import AddressPool, mac_of, parse_address
 from teu.network.kernel import Worker
 from teu.network.names import Names
 from teu.network.ports import PortInUse, PortRequest, PortTable
 from teu.network.sandbox import Sandboxes
-from teu.sys.netlink import add_route
+from teu.sys.netlink import IPAddress
 from teu.tx import Transaction
 
 _RELEASE_LIMIT_S: Final = 10.0
@@ -56,6 +62,8 @@ class Connector:
         self._worker = worker
         self._names = names
         self._ports = PortTable()
+        self.is_going: Callable[[str], bool] = _nobody
+        self._releases = 0
         self._released = asyncio.Event()  # another one after each release
 
     async def connect(
@@ -68,6 +76,8 @@ class Connector:
         hostname: str = "",
     ) -> EndpointSettings:
         """The settings as they became. See `NetworkService.connect`."""
+        if network.config_only:
+            raise ConfigurationOnly(network.name)
         if self._endpoints.find(container_id, network.id):
             raise AlreadyConnected(name, network.name)
         if settings.aliases and network.name in PREDEFINED:
@@ -77,23 +87,30 @@ class Connector:
         async with Transaction("connect", short(container_id)) as tx:
             record = self._reserve(container_id, name, network, settings)
             record.hostname = hostname
-            tx.on_rollback("address", lambda: self._free_address(record))
+            tx.on_rollback("address", lambda: self._free_addresses(record))
             tx.on_rollback("endpoint row", lambda: self._endpoints.remove(record))
-            winner = self._gateway_endpoint(container_id, record) is record
+            wins = {v for v in (4, 6) if self._gateway_endpoint(container_id, v, record) is record}
             self._endpoints.save(record)
             if network.driver == BRIDGE:
                 tx.on_rollback("link", lambda: self._worker.run(self._driver.unplug, record))
-                await self._worker.run(self._plug, network, record, winner)
+                await self._worker.run(self._plug, network, record, wins)
             self._names.joined(record)
             tx.commit()
         return _filled(settings, network, record)
 
-    async def publish(self, record: EndpointRecord, wanted: list[PortRequest]) -> None:
+    async def publish(
+        self,
+        record: EndpointRecord,
+        wanted: list[PortRequest],
+        direct: Iterable[PublishedPort] = (),
+    ) -> None:
         """Holds the host's ports, stores them with the endpoint, writes the rules; all or nothing.
 
+        `direct` are ports that open at the container's own address (gateway mode `routed`).
         Raises: PortTaken, SystemFailure.
         """
-        if not wanted:
+        published = list(direct)
+        if not wanted and not published:
             return
         if self._firewall is None:
             raise SystemFailure(
@@ -101,7 +118,6 @@ class Connector:
             )
         firewall = self._firewall
         async with Transaction("publish", short(record.container_id)) as tx:
-            published: list[PublishedPort] = []
             tx.on_rollback("host ports", lambda: self._let_go(record, published))
             await self._hold_ports(record, wanted, published)
             before = record.ports
@@ -116,15 +132,15 @@ class Connector:
         record = self._endpoints.find(container_id, network.id)
         if record is None:
             raise NotConnected(short(container_id), network.name)
-        was_gateway = self._gateway_endpoint(container_id) is record
+        led = {v for v in (4, 6) if self._gateway_endpoint(container_id, v) is record}
         self._names.left(record)
         await self._close_ports([record])
         if network.driver == BRIDGE:
             await self._worker.run(self._driver.unplug, record)
         self._forget(record)
-        heir = self._gateway_endpoint(container_id)
-        if was_gateway and heir:
-            await self._worker.run(self._set_default_route, heir)
+        heirs = [heir for v in led if (heir := self._gateway_endpoint(container_id, v))]
+        if heirs:
+            await self._worker.run(self._set_default_routes, heirs, led)
 
     async def release(self, container_id: str) -> None:
         """Ports, rules, links, sandbox, addresses, rows; in the order in which others miss them.
@@ -145,6 +161,7 @@ class Connector:
             raise failures[0]
         for record in records:
             self._forget(record)
+        self._releases += 1
         self._released.set()
         self._released = asyncio.Event()
 
@@ -159,6 +176,8 @@ class Connector:
         """Takes back what a container that ran on holds: its address and its host ports."""
         self.hold_address(record)
         for port in record.ports:
+            if not port.host_address:
+                continue
             try:
                 self._ports.hold_again(
                     port.protocol, port.host_address, port.host_port,
@@ -179,8 +198,8 @@ class Connector:
         self._ports.rename(container_id, name)
 
     def hold_address(self, record: EndpointRecord) -> None:
-        if record.address:
-            self._catalog.addresses(record.network_id).hold(IPv4Address(record.address))
+        for address in _addresses(record):
+            self._catalog.addresses(record.network_id, address.version).hold(address)
 
     def close(self) -> None:
         self._ports.close()
@@ -199,30 +218,44 @@ class Connector:
         )
         if network.driver != BRIDGE:
             return record
-        pool = self._catalog.addresses(network.id)
         record.host_link = f"veth{record.id[:_HOST_LINK_DIGITS]}"
-        prefix = network.options.get(OPTION_PREFIX) or "eth"
-        record.link = free_link_name(prefix, self._endpoints.of_container(container_id))
-        record.prefix = pool.subnet.prefixlen
-        record.gateway = "" if network.internal else str(pool.gateway)
-        record.address = str(self._take_address(network, settings))
-        record.mac = _asked_mac(settings) or mac_of(IPv4Address(record.address))
+        options.apply(record, network, settings, self._endpoints.of_container(container_id))
+        try:
+            self._take_addresses(network, settings, record)
+        except BaseException:
+            self._free_addresses(record)
+            raise
+        record.mac = _asked_mac(settings) or mac_of(_addresses(record)[0])
         return record
 
-    def _take_address(self, network: NetworkRecord, settings: EndpointSettings) -> IPv4Address:
-        pool = self._catalog.addresses(network.id)
-        asked = settings.ipam_config.ipv4_address if settings.ipam_config else ""
+    def _take_addresses(
+        self, network: NetworkRecord, settings: EndpointSettings, record: EndpointRecord
+    ) -> None:
+        asked = settings.ipam_config or EndpointIPAMConfig()
+        if network.pool(4):
+            pool = self._catalog.addresses(network.id, 4)
+            record.address = str(self._take_address(network, pool, asked.ipv4_address))
+            record.prefix = pool.subnet.prefixlen
+            record.gateway = "" if network.internal else str(pool.gateway)
+        if network.pool(6):
+            pool = self._catalog.addresses(network.id, 6)
+            record.address6 = str(self._take_address(network, pool, asked.ipv6_address))
+            record.prefix6 = pool.subnet.prefixlen
+            record.gateway6 = "" if network.internal else str(pool.gateway)
+
+    def _take_address(self, network: NetworkRecord, pool: AddressPool, asked: str) -> IPAddress:
+        version = pool.subnet.version
         if not asked:
             taken = pool.take()
             if taken is None:
                 raise NoFreeAddress(network.name, network.id, str(pool.subnet))
             return taken
-        address = parse_address(asked, "IPv4 address")
+        address = parse_address(asked, f"IPv{version} address")
         if network.name == BRIDGE:
             raise InvalidParameter(
                 "user specified IP address is supported on user defined networks only"
             )
-        if not network.user_subnet:
+        if not (network.user_subnet if version == 4 else network.user_subnet6):
             raise InvalidParameter(
                 "user specified IP address is supported only when connecting to networks with "
                 "user configured subnets"
@@ -238,56 +271,75 @@ class Connector:
 
     def _holder_of(self, network: NetworkRecord, address: str) -> str:
         for record in self._endpoints.of_network(network.id):
-            if record.address == address:
+            if address in (record.address, record.address6):
                 return f"container {record.container_name}"
         return f"network {network.name} itself"
 
-    def _free_address(self, record: EndpointRecord) -> None:
-        if record.address:
-            self._catalog.addresses(record.network_id).release(IPv4Address(record.address))
+    def _free_addresses(self, record: EndpointRecord) -> None:
+        for address in _addresses(record):
+            self._catalog.addresses(record.network_id, address.version).release(address)
 
     def _forget(self, record: EndpointRecord) -> None:
         self._endpoints.remove(record)
-        self._free_address(record)
+        self._free_addresses(record)
 
     def _gateway_endpoint(
-        self, container_id: str, also: EndpointRecord | None = None
+        self, container_id: str, version: int, also: EndpointRecord | None = None
     ) -> EndpointRecord | None:
-        """The endpoint that has the default route: highest priority, then first network name."""
+        """The endpoint that has the default route of IPv4 or IPv6: highest priority, then first
+        network name."""
         records = [*self._endpoints.of_container(container_id), *([also] if also else [])]
         return min(
-            (record for record in records if record.gateway),
+            (one for one in records if (one.gateway6 if version == 6 else one.gateway)),
             key=lambda one: (-one.gw_priority, self._catalog.get(one.network_id).name),
             default=None,
         )
 
-    def _plug(self, network: NetworkRecord, record: EndpointRecord, winner: bool) -> None:
+    def _plug(self, network: NetworkRecord, record: EndpointRecord, wins: set[int]) -> None:
         with self._sandboxes.inside(record.container_id) as inside:
             path = self._sandboxes.path(record.container_id)
-            self._driver.plug(network, record, path, inside, default_route=winner)
+            self._driver.plug(network, record, path, inside, default_routes=wins)
 
-    def _set_default_route(self, record: EndpointRecord) -> None:
-        with self._sandboxes.inside(record.container_id) as inside:
-            inside.run(add_route(DEFAULT_ROUTE, gateway=IPv4Address(record.gateway)))
+    def _set_default_routes(self, heirs: list[EndpointRecord], versions: set[int]) -> None:
+        with self._sandboxes.inside(heirs[0].container_id) as inside:
+            inside.run(*(one for heir in heirs for one in route_requests(heir, versions)))
 
     async def _hold_ports(
         self, record: EndpointRecord, wanted: list[PortRequest], published: list[PublishedPort]
     ) -> None:
         for request in wanted:
             try:
-                host_port = self._ports.acquire(request, record.container_id, record.container_name)
+                host_port = await self._acquire(request, record)
             except PortInUse as error:
                 name = record.container_name
                 raise await self._worker.run(ports.taken_error, error, name, record.id) from error
-            published.append(
+            published.extend(
                 PublishedPort(
                     protocol=request.protocol,
-                    host_address=request.host_address,
+                    host_address=address,
                     host_port=host_port,
-                    address=record.address,
+                    address=record.address6 if ":" in address else record.address,
                     port=request.port,
                 )
+                for address in request.host_addresses
             )
+
+    async def _acquire(self, request: PortRequest, record: EndpointRecord) -> int:
+        """Waits for a holder that has ended and is about to let go. Raises: PortInUse."""
+        while True:
+            try:
+                return self._ports.acquire(request, record.container_id, record.container_name)
+            except PortInUse as error:
+                if not await self._let_go_soon(error.holder.container_id if error.holder else ""):
+                    raise
+
+    async def _let_go_soon(self, container_id: str) -> bool:
+        """Whether a container that has ended released what it held, meanwhile."""
+        if not container_id or not self.is_going(container_id):
+            return False
+        before = self._releases
+        await self.until_released(lambda: self._releases == before)
+        return self._releases != before
 
     def _let_go(self, record: EndpointRecord, published: list[PublishedPort]) -> None:
         for port in published:
@@ -325,10 +377,18 @@ class Connector:
         self._sandboxes.remove(container_id)
 
 
+def _nobody(_container_id: str) -> bool:
+    return False
+
+
+def _addresses(record: EndpointRecord) -> list[IPAddress]:
+    return [ip_address(one) for one in (record.address, record.address6) if one]
+
+
 def _asked_mac(settings: EndpointSettings) -> str:
     """Empty for a MAC that an earlier start derived from the address it had then."""
-    earlier = settings.ip_address
-    if earlier and settings.mac_address == mac_of(IPv4Address(earlier)):
+    earlier = settings.ip_address or settings.global_ipv6_address
+    if earlier and settings.mac_address == mac_of(ip_address(earlier)):
         return ""
     return _checked_mac(settings.mac_address)
 
@@ -363,6 +423,9 @@ def _filled(
         gateway=record.gateway,
         ip_address=record.address,
         ip_prefix_len=record.prefix,
+        ipv6_gateway=record.gateway6,
+        global_ipv6_address=record.address6,
+        global_ipv6_prefix_len=record.prefix6,
         mac_address=record.mac,
         dns_names=record.names if network.has_names else None,
     )
@@ -373,6 +436,7 @@ def bound_ports(records: list[EndpointRecord]) -> Mapping[str, list[dict[str, st
     found: dict[str, list[dict[str, str]]] = {}
     for record in records:
         for port in record.ports:
-            shown = {"HostIp": port.host_address, "HostPort": str(port.host_port)}
+            number = str(port.host_port) if port.host_port else ""
+            shown = {"HostIp": port.host_address, "HostPort": number}
             found.setdefault(f"{port.port}/{port.protocol}", []).append(shown)
     return found

@@ -59,7 +59,9 @@ class DefaultNetworks:
         present = self._host.addresses(link.index) if link else []
         routed = self._host.routed(self._catalog.links() | {self._config.bridge})
         routed += resolver_networks()
-        record = self._catalog.plan_bridge(stored, next(iter(present), ""), routed)
+        record = self._catalog.plan_bridge(
+            stored, next((one for one in present if ":" not in one), ""), routed
+        )
         if stored is None:
             record.link_is_ours = link is None
         return record

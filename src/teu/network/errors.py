@@ -31,6 +31,13 @@ class PredefinedNetwork(Forbidden):
         )
 
 
+class OnlyOneInstance(Forbidden):
+    code = "only-one-instance"
+
+    def __init__(self, driver: str) -> None:
+        super().__init__(f'only one instance of "{driver}" network is allowed')
+
+
 class NetworkInUse(Forbidden):
     code = "network-in-use"
 
@@ -40,6 +47,37 @@ class NetworkInUse(Forbidden):
         super().__init__(
             f"error while removing network: network {name} has active endpoints ({held})"
         )
+
+
+class NoSuchConfiguration(NotFound):
+    code = "no-such-configuration"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f'configuration network "{name}" does not exist')
+
+
+class ConfigurationMixed(InvalidParameter):
+    code = "configuration-mixed"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"user specified configurations are not supported if the network depends on a "
+            f"configuration network ({name})"
+        )
+
+
+class ConfigurationInUse(Forbidden):
+    code = "configuration-in-use"
+
+    def __init__(self, name: str, users: list[str]) -> None:
+        super().__init__(f'configuration network "{name}" is in use by {", ".join(users)}')
+
+
+class ConfigurationOnly(Forbidden):
+    code = "configuration-only"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"cannot attach to network {name}: it is a configuration network")
 
 
 class SubnetTaken(Forbidden):

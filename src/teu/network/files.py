@@ -23,6 +23,7 @@ from teu.model.network import HOST
 from teu.network.config import NetworkConfig
 from teu.network.names import RESOLVER_ADDRESS
 from teu.resolver import resolvconf
+from teu.sys.netlink import IPNetwork
 from teu.sys.syscalls import os_errors
 
 HOST_GATEWAY: Final = "host-gateway"
@@ -248,8 +249,8 @@ def host_resolver() -> Resolver:
     return found
 
 
-def resolver_networks() -> list[IPv4Network]:
-    """The host's resolvers as /32s: a subnet around one of them would cut the host off from it."""
+def resolver_networks() -> list[IPNetwork]:
+    """The host's resolvers, each as a network: a subnet around one would cut the host off."""
     return [IPv4Network(one) for one in host_resolver().servers if _is_reachable(one)]
 
 

@@ -2,9 +2,11 @@
 
     table inet teu                  (inet teu-BRIDGE when the default bridge has another name)
       set  bridges                  links of our bridge networks
-      set  subnets                  those whose packets leave the host under its address
-      map  port-any                 protocol . port            -> container's address . port
-      map  port-at                  address . protocol . port  -> container's address . port
+      set  subnets, subnets6        those whose packets leave the host under its address
+      map  source, source6          subnet -> the address of the host they leave under instead
+      map  port-any, port-any6      protocol . port            -> container's address . port
+      map  port-at, port-at6        address . protocol . port  -> container's address . port
+      set  open, open6              container's address . protocol . port: published, not translated
       map  from-link, to-link, into-link   link -> chain of that network
       chain user                    THE place for the administrator's own rules; never touched by us
       chain guard                   before connection tracking: no way to the host's 127.0.0.0/8
@@ -17,10 +19,14 @@
 Publishing a port is one map element. A packet may enter a network when it belongs to a known
 connection, was sent to a published port (`ct status dnat`), or comes from the network itself. So a
 container's address is of no use to a neighbour who routes to it, and networks are isolated.
+Networks in gateway mode `routed` are the exception: there packets keep the container's address,
+and published ports are open at that address.
 
 Loopback: `route_localnet` is on for our bridges only, the host's packets to 127.0.0.1 are
 translated in `output`, and `prerouting` never translates them: what is published on 127.0.0.1
-cannot be reached by a neighbour who sends such a packet (CVE-2020-8558 and its kin).
+cannot be reached by a neighbour who sends such a packet (CVE-2020-8558 and its kin). The kernel
+routes no answer back to ::1 from another link, so that address is never translated: clients get a
+refusal at once and go on to 127.0.0.1.
 
 A drop in somebody else's table cannot be overruled from here (nft(8): an accept is final for one
 base chain only): see `foreign_forward_drop`.
@@ -32,7 +38,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from teu.model.network import PublishedPort
 from teu.sys.nft import Nft, NftRefused
@@ -40,7 +46,9 @@ from teu.sys.nft import Nft, NftRefused
 log = logging.getLogger(__name__)
 _CHAINS = ("guard", "prerouting", "output", "postrouting", "forward")
 _NETWORK_CHAIN = re.compile(r"(from|to|into)-")
-_SETS = ("bridges", "subnets", "port-any", "port-at", "from-link", "to-link", "into-link")
+_NETWORK_CHAINS = ("from", "to", "into")
+_FAMILIES = (("ip", ""), ("ip6", "6"))  # nft's word, and the end of the names of its sets
+NAT, UNPROTECTED, ROUTED, ISOLATED = "nat", "nat-unprotected", "routed", "isolated"
 _OBJECT = re.compile(r"^\t(chain|map|set) (\S+) \{", re.MULTILINE)
 _CHAIN_BODY = re.compile(r"^\tchain (\S+) \{\n(.*?)^\t\}", re.MULTILINE | re.DOTALL)
 _RULE = re.compile(r"^\t\t(?!type )\S", re.MULTILINE)
@@ -52,10 +60,15 @@ class BridgeRules(Struct, frozen=True, kw_only=True):
     """What the firewall must know of one bridge network."""
 
     link: str
-    subnet: str
+    subnets: tuple[str, ...]
     icc: bool = True
     masquerade: bool = True
     internal: bool = False
+    modes: dict[int, str] = field(default_factory=dict)  # IP version -> gateway mode, if not NAT
+    sources: tuple[str, ...] = ()  # addresses of the host under which packets leave
+
+    def mode(self, subnet: str) -> str:
+        return self.modes.get(_version(subnet), NAT)
 
 
 class Firewall:
@@ -71,12 +84,20 @@ class Firewall:
         self._lock = threading.RLock()
         self._bridges: dict[str, BridgeRules] = {}
         self._ports: dict[PublishedPort, None] = {}
-        self.blocks_foreign_forwarding = False  # the host was no router before we came
+        self._blocked: set[str] = set()
 
     def name_after(self, default_bridge: str) -> None:
         """Several daemons on one host have different bridges, and so tables of their own."""
         self.name = "teu" if default_bridge == "teu0" else f"teu-{default_bridge}"
         self.table = f"inet {self.name}"
+
+    def block_foreign_forwarding(self, family: str) -> None:
+        """`ip` or `ip6`: the host was no router before we came, and does not become one."""
+        with self._lock:
+            if family not in self._blocked and self._bridges:
+                rule = _blocking_rule(family)
+                self._change([f"add rule {self.table} {rule}"])
+            self._blocked.add(family)
 
     def apply(self, bridges: Iterable[BridgeRules], ports: Iterable[PublishedPort]) -> None:
         """Makes the table say exactly this, in one kernel transaction; `user` is left as it is."""
@@ -167,7 +188,7 @@ class Firewall:
             {name: len(_RULE.findall(body)) for name, body in _CHAIN_BODY.findall(text)}
         )
         names = {name for _kind, name in _OBJECT.findall(text)}
-        return wanted <= found and {*_CHAINS, *_SETS, "user"} <= names
+        return wanted <= found and {*_CHAINS, *_sets(), "user"} <= names
 
     def _clearing(self) -> list[str]:
         """Deletes what is ours, so that an older version's leftovers do not stand in the way."""
@@ -177,7 +198,7 @@ class Firewall:
             for kind, name in existing
             if kind == "chain" and (name in _CHAINS or _NETWORK_CHAIN.match(name))
         ]
-        sets = [(kind, name) for kind, name in existing if kind != "chain" and name in _SETS]
+        sets = [(kind, name) for kind, name in existing if kind != "chain" and name in _sets()]
         return [
             *(f"flush chain {self.table} {name}" for name in chains),
             *(f"delete {kind} {self.table} {name}" for kind, name in sets),
@@ -186,7 +207,6 @@ class Firewall:
 
     def _frame(self) -> list[str]:
         table = self.table
-        where = "ipv4_addr . inet_service"
         hooks = {
             "guard": "type filter hook prerouting priority raw",
             "prerouting": "type nat hook prerouting priority dstnat",
@@ -197,11 +217,7 @@ class Firewall:
         return [
             f"add table {table}",
             f"add chain {table} user",
-            f"add set {table} bridges {{ type ifname; }}",
-            f"add set {table} subnets {{ type ipv4_addr; flags interval; }}",
-            f"add map {table} port-any {{ type inet_proto . inet_service : {where}; }}",
-            f"add map {table} port-at {{ type ipv4_addr . inet_proto . inet_service : {where}; }}",
-            *(f"add map {table} {name} {{ type ifname : verdict; }}" for name in _SETS[4:]),
+            *(f"add {kind} {table} {name} {{ {type} }}" for name, (kind, type) in _sets().items()),
             *(
                 f"add chain {table} {name} {{ {hook}; policy accept; }}"
                 for name, hook in hooks.items()
@@ -210,24 +226,25 @@ class Firewall:
         ]
 
     def _base_rules(self) -> list[str]:
-        at = "dnat ip to ip daddr . meta l4proto . th dport map @port-at"
-        anywhere = "fib daddr type local dnat ip to meta l4proto . th dport map @port-any"
+        translations = [rule for family, end in _FAMILIES for rule in _translation(family, end)]
         rules = [
             "guard iifname @bridges ip daddr 127.0.0.0/8 drop",
             "prerouting ip daddr 127.0.0.0/8 return",
-            f"prerouting {at}",
-            f"prerouting {anywhere}",
-            f"output {at}",
-            f"output {anywhere}",
+            *(f"prerouting {rule}" for rule in translations),
+            "output ip6 daddr ::1 return",
+            *(f"output {rule}" for rule in translations),
             "forward jump user",
             "forward iifname vmap @from-link",
             "forward oifname vmap @to-link",
             "postrouting oifname vmap @into-link",
-            "postrouting ip saddr @subnets oifname != @bridges masquerade",
         ]
-        if self.blocks_foreign_forwarding:
-            rules.append("forward iifname != @bridges oifname != @bridges drop")
-        return rules
+        for family, end in _FAMILIES:
+            outwards = f"postrouting {family} saddr @subnets{end} oifname != @bridges"
+            rules += [
+                f"{outwards} snat {family} to {family} saddr map @source{end}",
+                f"{outwards} masquerade",
+            ]
+        return rules + [_blocking_rule(family) for family in sorted(self._blocked)]
 
     def _content(self) -> list[str]:
         lines = [line for rules in self._bridges.values() for line in self._bridge_lines(rules)]
@@ -235,28 +252,36 @@ class Firewall:
 
     def _bridge_lines(self, rules: BridgeRules) -> list[str]:
         table, link = self.table, rules.link
-        lines = [f"add chain {table} {kind}-{link}" for kind in ("from", "to", "into")]
-        lines += [f"flush chain {table} {kind}-{link}" for kind in ("from", "to", "into")]
+        lines = [f"add chain {table} {kind}-{link}" for kind in _NETWORK_CHAINS]
+        lines += [f"flush chain {table} {kind}-{link}" for kind in _NETWORK_CHAINS]
         lines += [f"add rule {table} {rule}" for rule in _network_rules(rules)]
         lines += [
             f'add element {table} {kind}-link {{ "{link}" : jump {kind}-{link} }}'
-            for kind in ("from", "to", "into")
+            for kind in _NETWORK_CHAINS
         ]
         lines.append(f'add element {table} bridges {{ "{link}" }}')
-        if rules.masquerade and not rules.internal:
-            lines.append(f"add element {table} subnets {{ {rules.subnet} }}")
-        return lines
+        return lines + self._subnet_elements("add", rules)
 
     def _bridge_removal(self, rules: BridgeRules) -> list[str]:
         table, link = self.table, rules.link
         lines = [f'delete element {table} bridges {{ "{link}" }}']
-        if rules.masquerade and not rules.internal:
-            lines.append(f"delete element {table} subnets {{ {rules.subnet} }}")
-        lines += [
-            f'delete element {table} {kind}-link {{ "{link}" }}' for kind in ("from", "to", "into")
-        ]
-        for kind in ("from", "to", "into"):
+        lines += self._subnet_elements("delete", rules)
+        lines += [f'delete element {table} {kind}-link {{ "{link}" }}' for kind in _NETWORK_CHAINS]
+        for kind in _NETWORK_CHAINS:
             lines += [f"flush chain {table} {kind}-{link}", f"delete chain {table} {kind}-{link}"]
+        return lines
+
+    def _subnet_elements(self, verb: str, rules: BridgeRules) -> list[str]:
+        lines = []
+        for subnet in rules.subnets:
+            if rules.internal or not rules.masquerade or rules.mode(subnet) == ROUTED:
+                continue
+            end = "6" if ":" in subnet else ""
+            lines.append(f"{verb} element {self.table} subnets{end} {{ {subnet} }}")
+            for source in rules.sources:
+                if _version(source) == _version(subnet):
+                    element = f"{subnet} : {source}"
+                    lines.append(f"{verb} element {self.table} source{end} {{ {element} }}")
         return lines
 
     def _elements(self, verb: str, ports: Sequence[PublishedPort]) -> list[str]:
@@ -268,6 +293,43 @@ class Firewall:
             f"{verb} element {self.table} {name} {{ {', '.join(elements)} }}"
             for name, elements in by_map.items()
         ]
+
+
+def _version(text: str) -> int:
+    """Of an address or subnet."""
+    return 6 if ":" in text else 4
+
+
+def _sets() -> dict[str, tuple[str, str]]:
+    """Name -> (set or map, its definition)."""
+    found = {"bridges": ("set", "type ifname;")}
+    for address, end in (("ipv4_addr", ""), ("ipv6_addr", "6")):
+        where = f"{address} . inet_service"
+        found |= {
+            f"subnets{end}": ("set", f"type {address}; flags interval;"),
+            f"source{end}": ("map", f"type {address} : {address}; flags interval;"),
+            f"port-any{end}": ("map", f"type inet_proto . inet_service : {where};"),
+            f"port-at{end}": ("map", f"type {address} . inet_proto . inet_service : {where};"),
+            f"open{end}": ("set", f"type {address} . inet_proto . inet_service;"),
+        }
+    for kind in _NETWORK_CHAINS:
+        found[f"{kind}-link"] = ("map", "type ifname : verdict;")
+    return found
+
+
+def _translation(family: str, end: str) -> tuple[str, str]:
+    """Of packets to published ports: at one address of the host, and at any."""
+    only = "meta nfproto ipv6" if end else "meta nfproto ipv4"
+    there = f"dnat {family} to"
+    return (
+        f"{only} {there} {family} daddr . meta l4proto . th dport map @port-at{end}",
+        f"{only} fib daddr type local {there} meta l4proto . th dport map @port-any{end}",
+    )
+
+
+def _blocking_rule(family: str) -> str:
+    only = "meta nfproto ipv6" if family == "ip6" else "meta nfproto ipv4"
+    return f"forward {only} iifname != @bridges oifname != @bridges drop"
 
 
 def _network_rules(rules: BridgeRules) -> list[str]:
@@ -284,15 +346,40 @@ def _network_rules(rules: BridgeRules) -> list[str]:
         *(from_rules if rules.masquerade else []),
         f"to-{link} ct state established,related accept",
         f"to-{link} ct status dnat accept",
+        *(rule for subnet in rules.subnets for rule in _direct_rules(rules, subnet)),
         f'to-{link} iifname "{link}" {within}',
         f"to-{link} drop",
-        f"into-{link} ip saddr 127.0.0.0/8 masquerade",
-        f"into-{link} ip saddr {rules.subnet} ct status dnat masquerade",
+        *(rule for subnet in rules.subnets for rule in _hairpin_rules(link, subnet)),
     ]
 
 
+def _direct_rules(rules: BridgeRules, subnet: str) -> list[str]:
+    """What else may enter in gateway modes other than NAT."""
+    link = rules.link
+    family, end = _FAMILIES[_version(subnet) == 6]
+    match rules.mode(subnet):
+        case "routed":
+            echo = "icmpv6 type echo-request" if end else "icmp type echo-request"
+            return [
+                f"to-{link} {family} daddr . meta l4proto . th dport @open{end} accept",
+                f"to-{link} {echo} accept",
+            ]
+        case "nat-unprotected":
+            return [f"to-{link} {family} daddr {subnet} iifname != @bridges accept"]
+    return []
+
+
+def _hairpin_rules(link: str, subnet: str) -> list[str]:
+    family, end = _FAMILIES[_version(subnet) == 6]
+    rules = [f"into-{link} {family} saddr {subnet} ct status dnat masquerade"]
+    return rules if end else [f"into-{link} ip saddr 127.0.0.0/8 masquerade", *rules]
+
+
 def _element(port: PublishedPort) -> tuple[str, str]:
+    end = "6" if ":" in port.address else ""
     target = f"{port.address} . {port.port}"
-    if port.host_address == "0.0.0.0":
-        return "port-any", f"{port.protocol} . {port.host_port} : {target}"
-    return "port-at", f"{port.host_address} . {port.protocol} . {port.host_port} : {target}"
+    if not port.host_address:
+        return f"open{end}", f"{port.address} . {port.protocol} . {port.port}"
+    if port.host_address in ("0.0.0.0", "::"):
+        return f"port-any{end}", f"{port.protocol} . {port.host_port} : {target}"
+    return f"port-at{end}", f"{port.host_address} . {port.protocol} . {port.host_port} : {target}"

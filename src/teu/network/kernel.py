@@ -7,11 +7,10 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from teu.sys.netlink import Link, Netlink
+from teu.sys.netlink import IPAddress, IPNetwork, Link, Netlink
 from teu.sys.netlink_socket import Request
 
 P = ParamSpec("P")
@@ -66,7 +65,7 @@ class HostLinks:
         with self._lock:
             return self._netlink.link(name)
 
-    def routed(self, ours: set[str]) -> list[IPv4Network]:
+    def routed(self, ours: set[str]) -> list[IPNetwork]:
         """What the host has a route to, apart from the links named `ours`."""
         with self._lock:
             routes = self._netlink.routes()
@@ -79,7 +78,7 @@ class HostLinks:
             found = self._netlink.addresses(link_index)
         return [str(one.interface) for one in found if one.link_index == link_index]
 
-    def own_addresses(self) -> set[IPv4Address]:
+    def own_addresses(self) -> set[IPAddress]:
         with self._lock:
             return {one.interface.ip for one in self._netlink.addresses()}
 
@@ -113,6 +112,26 @@ def set_sysctl(name: str, value: str, why: str) -> bool:
     path.write_text(value)
     log.info("set /proc/sys/net/%s to %s (%s)", name, value, why)
     return True
+
+
+def machine_id() -> str:
+    """The same at each start on this machine. Source: machine-id(5)."""
+    for path in (Path("/etc/machine-id"), Path("/proc/sys/kernel/hostname")):
+        try:
+            if text := path.read_text().strip():
+                return text
+        except OSError:
+            continue
+    return ""
+
+
+def keep_router_advertisements() -> None:
+    """Links that learn addresses and routes from routers go on doing so when forwarding is on:
+    accept_ra 1 means "unless I forward", 2 means "also then". Source: kernel ip-sysctl.rst."""
+    for link in sorted((_SYSCTL / "ipv6/conf").glob("*/accept_ra")):
+        if link.parent.name not in ("all", "lo") and link.read_text().strip() == "1":
+            name = f"ipv6/conf/{link.parent.name}/accept_ra"
+            set_sysctl(name, "2", "router advertisements go on while forwarding is on")
 
 
 def read_sysctl(name: str) -> str:

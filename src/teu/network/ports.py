@@ -8,8 +8,8 @@ socket: the firewall translates them first.
 import errno
 import os
 import socket
-from collections.abc import Iterable, Mapping
-from ipaddress import IPv4Address, ip_address
+from collections.abc import Collection, Iterable, Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +20,9 @@ from teu.model.config import PortBinding
 from teu.network.errors import PortTaken
 
 ANY: Final = "0.0.0.0"
+_ANY: Final = {4: ANY, 6: "::"}
 PROTOCOLS: Final = ("tcp", "udp", "sctp")
+_LOOPBACK6: Final = ip_address("::1")
 _RANGE_FILE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _DEFAULT_RANGE: Final = (32768, 60999)
 _UDP_BUFFER: Final = 2048  # the smallest: nobody reads what arrives while there is no rule
@@ -34,11 +36,14 @@ Bindings = Mapping[str, list[PortBinding] | None]
 
 
 class PortRequest(Struct, frozen=True, kw_only=True):
-    """A container's port and the host ports it may get; `first` 0 means any ephemeral one."""
+    """A container's port and the host ports it may get; `first` 0 means any ephemeral one.
+
+    `host_addresses`: at all of them, and the same port at each.
+    """
 
     protocol: str
     port: int
-    host_address: str
+    host_addresses: tuple[str, ...]
     first: int
     last: int
 
@@ -53,8 +58,12 @@ def requested(
     *,
     publish_all: bool,
     default_address: str = ANY,
+    versions: Collection[int] = (4,),
 ) -> list[PortRequest]:
     """What must be published; fixed host ports first, so that random ones do not take them.
+
+    `versions` are the IP versions that the network has: a port without an address is published
+    at every address of the host of each of them.
 
     Raises: InvalidParameter for bad ports, protocols or addresses.
     """
@@ -73,7 +82,7 @@ def requested(
                 PortRequest(
                     protocol=protocol,
                     port=port,
-                    host_address=_host_address(binding.host_ip or default_address),
+                    host_addresses=_host_addresses(binding.host_ip, default_address, versions),
                     first=first,
                     last=last,
                 )
@@ -111,16 +120,24 @@ def _host_ports(text: str) -> tuple[int, int]:
     return first, last
 
 
-def _host_address(text: str) -> str:
+def _host_addresses(text: str, default: str, versions: Collection[int]) -> tuple[str, ...]:
+    if not text and default in _ANY.values():
+        return tuple(_ANY[version] for version in sorted(versions))
     try:
-        address = ip_address(text.strip("[]"))
+        address = ip_address((text or default).strip("[]"))
     except ValueError as error:
         raise InvalidParameter(f"invalid host IP address {text!r} in a port binding") from error
-    if not isinstance(address, IPv4Address):
+    if address == _LOOPBACK6:
         raise InvalidParameter(
-            f"cannot publish on {text}: the network has no IPv6; use an IPv4 address or none"
+            "cannot publish on ::1: the kernel does not forward from there; use 127.0.0.1, which "
+            "`localhost` stands for as well"
         )
-    return str(address)
+    if address.version not in versions:
+        raise InvalidParameter(
+            f"cannot publish on {address}: the network has no IPv{address.version}; use an "
+            f"IPv{min(versions, default=4)} address or none"
+        )
+    return (str(address),)
 
 
 class Held(Struct):
@@ -151,18 +168,18 @@ class PortTable:
 
         Raises: PortInUse, InvalidParameter when the host does not have the address.
         """
-        holder = Held(container_id, container_name, None)
         if request.first == 0:
-            return self._acquire_ephemeral(request, holder)
+            return self._acquire_ephemeral(request, container_id, container_name)
         taken: PortInUse | None = None
         for port in range(request.first, request.last + 1):
             try:
-                self._hold(request.protocol, request.host_address, port, holder)
+                self._hold_all(request, port, container_id, container_name)
             except PortInUse as error:
                 taken = taken or error
             else:
                 return port
-        raise taken or PortInUse(request.protocol, request.host_address, request.first, None)
+        assert taken is not None
+        raise taken
 
     def hold_again(
         self, protocol: str, address: str, port: int, container_id: str, container_name: str
@@ -204,40 +221,60 @@ class PortTable:
                     held.socket.close()
         self._held.clear()
 
-    def _acquire_ephemeral(self, request: PortRequest, holder: Held) -> int:
+    def _acquire_ephemeral(self, request: PortRequest, ident: str, name: str) -> int:
         first, last = _ephemeral_range()
         count = last - first + 1
         start = self._next if first <= self._next <= last else first
         for offset in range(count):
             port = first + (start - first + offset) % count
             try:
-                self._hold(request.protocol, request.host_address, port, holder)
+                self._hold_all(request, port, ident, name)
             except PortInUse:
                 continue
             self._next = port + 1
             return port
-        raise PortInUse(request.protocol, request.host_address, start, None)
+        raise PortInUse(request.protocol, request.host_addresses[0], start, None)
+
+    def _hold_all(self, request: PortRequest, port: int, ident: str, name: str) -> None:
+        """That port at all addresses, or at none."""
+        done: list[str] = []
+        try:
+            for address in request.host_addresses:
+                self._hold(request.protocol, address, port, Held(ident, name, None))
+                done.append(address)
+        except BaseException:
+            for address in done:
+                self.release(request.protocol, address, port, ident)
+            raise
 
     def _hold(self, protocol: str, address: str, port: int, holder: Held) -> None:
         by_address = self._held.get((protocol, port), {})
-        clash = next(
-            (held for held_at, held in by_address.items() if ANY in (address, held_at)),
-            by_address.get(address),
-        )
+        clash = next((held for at, held in by_address.items() if _overlap(at, address)), None)
         if clash:
             raise PortInUse(protocol, address, port, clash)
         holder.socket = _bound(protocol, address, port)
         self._held.setdefault((protocol, port), {})[address] = holder
 
 
+def _overlap(one: str, other: str) -> bool:
+    """Whether an address of the host, or all of a version, is in both."""
+    version = 6 if ":" in one else 4
+    if version != (6 if ":" in other else 4):
+        return False
+    return one == other or _ANY[version] in (one, other)
+
+
 def _bound(protocol: str, address: str, port: int) -> socket.socket | None:
     try:
-        bound = socket.socket(socket.AF_INET, *_KINDS[protocol])
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        bound = socket.socket(family, *_KINDS[protocol])
     except OSError as error:
         if error.errno in (errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT):
             return None  # SCTP: forwarding works without a socket of the host
         raise
     try:
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if protocol == "udp":
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _UDP_BUFFER)
         _bind(bound, address, port, protocol)

@@ -25,19 +25,32 @@ from teu.model.network import (
     EndpointRecord,
     NetworkCreate,
     NetworkRecord,
+    PublishedPort,
 )
-from teu.network.bridge import OPTION_HOST_IP, BridgeDriver, firewall_rules
+from teu.network.bridge import OPTION_HOST_IP, BridgeDriver, firewall_rules, option_mode
 from teu.network.catalog import Catalog
 from teu.network.config import NetworkConfig
 from teu.network.connector import Connector, bound_ports
 from teu.network.defaults import DefaultNetworks
 from teu.network.endpoints import EndpointTable
-from teu.network.errors import NetworkInUse, NotConnected, PredefinedNetwork
+from teu.network.errors import (
+    ConfigurationInUse,
+    NetworkInUse,
+    NotConnected,
+    PredefinedNetwork,
+)
 from teu.network.files import resolver_networks
-from teu.network.firewall import Firewall
-from teu.network.kernel import HostLinks, Worker, read_sysctl, set_sysctl
+from teu.network.firewall import ROUTED, Firewall
+from teu.network.kernel import (
+    HostLinks,
+    Worker,
+    keep_router_advertisements,
+    machine_id,
+    read_sysctl,
+    set_sysctl,
+)
 from teu.network.names import Names
-from teu.network.ports import ANY, parse_port_key, requested
+from teu.network.ports import parse_port_key, requested
 from teu.network.sandbox import Sandboxes
 from teu.store.db import Database
 from teu.store.networks import NetworkRepository
@@ -56,10 +69,6 @@ DROPPER_WARNING = (
 log = logging.getLogger(__name__)
 
 
-def _nobody(_container_id: str) -> bool:
-    return False
-
-
 class Live(Struct):
     """A container that ran on while the daemon was away; `servers` as in `serve_names`."""
 
@@ -74,10 +83,13 @@ class NetworkService:
     def __init__(self, db: Database, exec_root: Path, config: NetworkConfig) -> None:
         self._config = config
         self._rows = NetworkRepository(db)
-        self._catalog = Catalog(config)
+        self._catalog = Catalog(config, machine_id())
         self._endpoints = EndpointTable(self._rows)
         self._sandboxes = Sandboxes(exec_root)
-        self._router_mark = exec_root / "netns" / ".forwarding-was-off"
+        self._marks = {  # the host was no router for that family before us
+            "ip": exec_root / "netns" / ".forwarding-was-off",
+            "ip6": exec_root / "netns" / ".ipv6-forwarding-was-off",
+        }
         self._worker = Worker()
         self._host = HostLinks()
         self._driver = BridgeDriver(self._host, config.mtu, guarded=config.iptables)
@@ -94,7 +106,6 @@ class NetworkService:
             config, self._rows, self._catalog, self._endpoints, self._driver, self._host,
             self._firewall,
         )  # fmt: skip
-        self.is_going: Callable[[str], bool] = _nobody  # containers whose `release` will come
         self._changing = asyncio.Lock()  # creating and removing networks, one at a time
         self.warnings: list[str] = []  # what keeps networks from working, for `info`
         self._dropper = ""
@@ -111,7 +122,10 @@ class NetworkService:
             self._catalog.add(record)
         self._endpoints.load({record.id for record in self._catalog.all()})
         self._defaults.ensure()
-        await self._worker.run(self._enable_forwarding)
+        for family in ("ip", "ip6"):
+            version = 6 if family == "ip6" else 4
+            if any(record.pool(version) for record in self._catalog.bridges()):
+                await self._worker.run(self._enable_forwarding, family)
         if self._firewall:  # before the bridges: see BridgeDriver
             await self._worker.run(self._write_rules, self._firewall)
         for record in self._catalog.bridges():
@@ -135,6 +149,11 @@ class NetworkService:
         if self._nft:
             self._nft.close()
 
+    def expect_releases(self, is_going: Callable[[str], bool]) -> None:
+        """`is_going` tells containers that have ended, whose `release` will come: what they hold
+        is waited for instead of refused."""
+        self._connector.is_going = is_going
+
     def get(self, ref: str) -> NetworkRecord:
         """By id, name or the start of an id. Raises: NoSuchNetwork, AmbiguousNetwork."""
         return self._catalog.get(ref)
@@ -155,8 +174,14 @@ class NetworkService:
         async with self._changing, Transaction("create network", request.name) as tx:
             routed = await self._worker.run(self._host.routed, self._catalog.links())
             record = self._catalog.plan(request, [*routed, *resolver_networks()])
+            if record.config_only:
+                self._rows.save_network(record)
+                self._catalog.add(record)
+                return record
             link = record.link
             record.link_is_ours = await self._worker.run(self._host.link, link) is None
+            if record.pool(6):
+                await self._worker.run(self._enable_forwarding, "ip6")
             tx.on_rollback("row", lambda: self._rows.remove_network(record.id))
             tx.on_rollback("bridge", lambda: self._worker.run(self._driver.remove, record))
             self._rows.save_network(record)
@@ -176,24 +201,37 @@ class NetworkService:
         """
         record = self.get(ref)
         await self._connector.until_released(
-            lambda: any(self.is_going(one.container_id) for one in self.endpoints(record.id))
+            lambda: any(
+                self._connector.is_going(one.container_id) for one in self.endpoints(record.id)
+            )
         )
         async with self._changing:
             record = self.get(record.id)
             if record.name in (BRIDGE, HOST, NONE):
                 raise PredefinedNetwork(record.name)
-            if held := self.endpoints(record.id):
-                raise NetworkInUse(record.name, [(one.container_name, one.id) for one in held])
+            self._refuse_if_used(record)
             async with Transaction("remove network", record.name) as tx:
                 tx.on_rollback("catalog", lambda: self._catalog.add(record))
                 self._catalog.drop(record)  # from here on nobody can connect
-                if firewall := self._firewall:
-                    rules = firewall_rules(record)
-                    tx.on_rollback("rules", lambda: self._worker.run(firewall.add_bridge, rules))
-                    await self._worker.run(firewall.remove_bridge, record.link)
-                await self._worker.run(self._driver.remove, record)
+                await self._take_down(record, tx)
                 self._rows.remove_network(record.id)
                 tx.commit()
+
+    def _refuse_if_used(self, record: NetworkRecord) -> None:
+        if held := self.endpoints(record.id):
+            raise NetworkInUse(record.name, [(one.container_name, one.id) for one in held])
+        made = [one.name for one in self.all() if one.config_from == record.name]
+        if record.config_only and made:
+            raise ConfigurationInUse(record.name, made)
+
+    async def _take_down(self, record: NetworkRecord, tx: Transaction) -> None:
+        if record.driver != BRIDGE:
+            return
+        if firewall := self._firewall:
+            rules = firewall_rules(record)
+            tx.on_rollback("rules", lambda: self._worker.run(firewall.add_bridge, rules))
+            await self._worker.run(firewall.remove_bridge, record.link)
+        await self._worker.run(self._driver.remove, record)
 
     async def open_sandbox(self, container_id: str) -> str:
         """The path of a fresh network namespace with its loopback up (about 0.7 ms).
@@ -277,12 +315,26 @@ class NetworkService:
             return {}
         if record.internal:
             return shown
-        address = record.options.get(OPTION_HOST_IP) or self._config.default_host_ip or ANY
-        wanted = requested(bindings, exposed, publish_all=publish_all, default_address=address)
         endpoint = self._endpoints.find(container_id, record.id)
         if endpoint is None:
             raise NotConnected(name, record.name)
-        await self._connector.publish(endpoint, wanted)
+        routed = {v for v in (4, 6) if record.pool(v) and option_mode(record, v) == ROUTED}
+        wanted = requested(
+            bindings,
+            exposed,
+            publish_all=publish_all,
+            default_address=record.options.get(OPTION_HOST_IP) or self._config.default_host_ip,
+            versions={v for v in (4, 6) if record.pool(v)} - routed,
+        )
+        direct = [
+            PublishedPort(one.protocol, "", 0, address, one.port)
+            for one in wanted
+            for version, address in ((4, endpoint.address), (6, endpoint.address6))
+            if version in routed
+        ]
+        await self._connector.publish(
+            endpoint, [one for one in wanted if one.host_addresses], list(dict.fromkeys(direct))
+        )
         return shown | dict(bound_ports([endpoint]))
 
     async def disconnect(self, container_id: str, network: str) -> None:
@@ -325,7 +377,7 @@ class NetworkService:
     async def reap(self, live_ids: set[str]) -> None:
         """Removes endpoints, ports, rules and sandboxes of everyone but `live_ids`."""
         known = {*self._endpoints.containers(), *self._sandboxes.existing()}
-        for container_id in sorted(known - live_ids - {self._router_mark.name}):
+        for container_id in sorted(known - live_ids - {mark.name for mark in self._marks.values()}):
             try:
                 await self.release(container_id)
             except EngineError:
@@ -342,7 +394,8 @@ class NetworkService:
         for record in self.all():
             self._rows.remove_network(record.id)
             self._catalog.drop(record)
-        self._router_mark.unlink(missing_ok=True)
+        for mark in self._marks.values():
+            mark.unlink(missing_ok=True)
 
     async def _ensure_bridge(self, record: NetworkRecord) -> None:
         try:
@@ -353,15 +406,19 @@ class NetworkService:
                 raise
             log.exception("network %s is not usable until this is repaired", record.name)
 
-    def _enable_forwarding(self) -> None:
+    def _enable_forwarding(self, family: str) -> None:
         """Forwarding must be on; if it was off, what is not ours stays unforwarded as before."""
-        with os_errors("IPv4 forwarding"):
-            if self._config.ip_forward and read_sysctl("ipv4/ip_forward") == "0":
-                self._router_mark.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-                self._router_mark.touch()
-                set_sysctl("ipv4/ip_forward", "1", "containers reach the outside")
-            if self._firewall:
-                self._firewall.blocks_foreign_forwarding = self._router_mark.exists()
+        key = "ipv6/conf/all/forwarding" if family == "ip6" else "ipv4/ip_forward"
+        mark = self._marks[family]
+        with os_errors(f"forwarding, /proc/sys/net/{key}"):
+            if self._config.ip_forward and read_sysctl(key) == "0":
+                mark.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+                mark.touch()
+                if family == "ip6":
+                    keep_router_advertisements()
+                set_sysctl(key, "1", "containers reach the outside")
+            if self._firewall and mark.exists():
+                self._firewall.block_foreign_forwarding(family)
 
     def _rules_changed(self) -> None:
         """Somebody changed the rule set (it may have been us): looks after it in a moment."""

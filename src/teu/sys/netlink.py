@@ -14,8 +14,18 @@ Source: rtnetlink(7), linux/{if_link,if_addr,rtnetlink,veth,if_bridge}.h.
 import errno
 import socket
 import struct
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
-from typing import Final
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_address,
+    ip_interface,
+    ip_network,
+)
+from typing import Final, TypeAlias
 
 from msgspec import Struct
 
@@ -44,6 +54,7 @@ _IFF_UP: Final = 0x1
 _IN6_ADDR_GEN_NONE: Final = 1
 
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
+_IFA_F_NODAD: Final = 0x02
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_TABLE = 1, 4, 5, 6, 15
 _TABLE_MAIN, _TABLE_LOCAL = 254, 255
 _PROTO_BOOT, _SCOPE_UNIVERSE, _SCOPE_LINK, _TYPE_UNICAST = 3, 0, 253, 1
@@ -52,6 +63,11 @@ _LINK = struct.Struct("=BxHiII")
 _ADDRESS = struct.Struct("=BBBBi")
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _NEIGHBOUR = struct.Struct("=B3xiHBB")
+
+
+IPAddress: TypeAlias = IPv4Address | IPv6Address
+IPInterface: TypeAlias = IPv4Interface | IPv6Interface
+IPNetwork: TypeAlias = IPv4Network | IPv6Network
 
 
 class Link(Struct, frozen=True):
@@ -68,14 +84,14 @@ class Link(Struct, frozen=True):
 
 class Address(Struct, frozen=True):
     link_index: int
-    interface: IPv4Interface
+    interface: IPInterface
 
 
 class Route(Struct, frozen=True):
-    """`gateway` is None for directly connected networks; the default route is `0.0.0.0/0`."""
+    """`gateway` is None for directly connected networks; the default route has prefix 0."""
 
-    destination: IPv4Network
-    gateway: IPv4Address | None
+    destination: IPNetwork
+    gateway: IPAddress | None
     link_index: int
     table: int
     metric: int
@@ -149,8 +165,8 @@ def delete_link(name: str) -> Request:
     return Request(_DELLINK, 0, _link_message(0, name=name), f"delete link {name}", (errno.ENODEV,))
 
 
-def add_address(link_index: int, interface: IPv4Interface) -> Request:
-    """Accepts "already there"."""
+def add_address(link_index: int, interface: IPInterface) -> Request:
+    """Accepts "already there". IPv6: without duplicate detection, so it can be used at once."""
     return Request(
         _NEWADDR,
         CREATE | REPLACE,
@@ -160,31 +176,34 @@ def add_address(link_index: int, interface: IPv4Interface) -> Request:
     )
 
 
-def delete_address(link_index: int, interface: IPv4Interface) -> Request:
+def delete_address(link_index: int, interface: IPInterface) -> Request:
     body = _address_message(link_index, interface)
     return Request(_DELADDR, 0, body, f"delete address {interface}", (errno.EADDRNOTAVAIL,))
 
 
 def add_route(
-    destination: IPv4Network, *, gateway: IPv4Address | None = None, link_index: int = 0
+    destination: IPNetwork, *, gateway: IPAddress | None = None, link_index: int = 0
 ) -> Request:
     """A route in the main table, replacing one to the same destination."""
     body = _route_message(destination, gateway, link_index)
     return Request(_NEWROUTE, CREATE | REPLACE, body, f"add route {destination} via {gateway}")
 
 
-def delete_route(destination: IPv4Network) -> Request:
+def delete_route(destination: IPNetwork) -> Request:
     """Accepts "already gone"."""
     body = _route_message(destination, None, 0)
     return Request(_DELROUTE, 0, body, f"delete route {destination}", (errno.ESRCH,))
 
 
-def forget_neighbour(link_index: int, address: IPv4Address) -> Request:
-    """Drops what ARP knows of an address. Accepts "nothing"."""
-    body = _NEIGHBOUR.pack(socket.AF_INET, link_index, 0, 0, 0)
+def forget_neighbour(link_index: int, address: IPAddress) -> Request:
+    """Drops what ARP, or neighbour discovery, knows of an address. Accepts "nothing"."""
+    body = _NEIGHBOUR.pack(_family(address), link_index, 0, 0, 0)
     body += attribute(_NDA_DST, address.packed)
     what = f"forget neighbour {address}"
     return Request(_DELNEIGH, 0, body, what, (errno.ENOENT, errno.EINVAL))
+
+
+_FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 
 
 class Netlink(NetlinkSocket):
@@ -204,15 +223,27 @@ class Netlink(NetlinkSocket):
         return _parse_link(found) if found else None
 
     def addresses(self, link_index: int = 0) -> list[Address]:
-        """IPv4 addresses of one link, or of all."""
-        body = _ADDRESS.pack(socket.AF_INET, 0, 0, 0, link_index)
-        return [_parse_address(data) for data in self.dump(_GETADDR, body, "list addresses")]
+        """IPv4 and global IPv6 addresses of one link, or of all."""
+        found = []
+        for family in _FAMILIES:
+            body = _ADDRESS.pack(family, 0, 0, 0, link_index)
+            found += self.dump(_GETADDR, body, "list addresses")
+        parsed = (_parse_address(data) for data in found)
+        return [one for one in parsed if not one.interface.ip.is_link_local]
 
     def routes(self) -> list[Route]:
-        """All IPv4 unicast routes of every table but the kernel's own `local`."""
-        body = _ROUTE.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)
-        found = (_parse_route(data) for data in self.dump(_GETROUTE, body, "list routes"))
-        return [route for route in found if route is not None]
+        """All unicast routes of every table but the kernel's own `local`; IPv6's link-local ones,
+        which every link has, are left out."""
+        found = []
+        for family in _FAMILIES:
+            body = _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
+            found += self.dump(_GETROUTE, body, "list routes")
+        parsed = (_parse_route(data) for data in found)
+        return [one for one in parsed if one and not one.destination.is_link_local]
+
+
+def _family(address: IPAddress) -> int:
+    return socket.AF_INET if address.version == 4 else socket.AF_INET6
 
 
 def _link_info(kind: str, data: bytes) -> bytes:
@@ -241,20 +272,21 @@ def _link_message(
     return message
 
 
-def _address_message(link_index: int, interface: IPv4Interface) -> bytes:
+def _address_message(link_index: int, interface: IPInterface) -> bytes:
     packed, network = interface.ip.packed, interface.network
-    message = _ADDRESS.pack(socket.AF_INET, network.prefixlen, 0, 0, link_index)
+    flags = _IFA_F_NODAD if interface.version == 6 else 0
+    message = _ADDRESS.pack(_family(interface.ip), network.prefixlen, flags, 0, link_index)
     message += attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed)
-    if network.prefixlen < 31:
+    if interface.version == 4 and network.prefixlen < 31:
         message += attribute(_IFA_BROADCAST, network.broadcast_address.packed)
     return message
 
 
-def _route_message(destination: IPv4Network, gateway: IPv4Address | None, link_index: int) -> bytes:
+def _route_message(destination: IPNetwork, gateway: IPAddress | None, link_index: int) -> bytes:
     scope = _SCOPE_UNIVERSE if gateway or not link_index else _SCOPE_LINK
     message = _ROUTE.pack(
-        socket.AF_INET, destination.prefixlen, 0, 0, _TABLE_MAIN, _PROTO_BOOT, scope,
-        _TYPE_UNICAST, 0,
+        _family(destination.network_address), destination.prefixlen, 0, 0, _TABLE_MAIN,
+        _PROTO_BOOT, scope, _TYPE_UNICAST, 0,
     )  # fmt: skip
     if destination.prefixlen:
         message += attribute(_RTA_DST, destination.network_address.packed)
@@ -271,7 +303,7 @@ def _number(attributes: dict[int, bytes], kind: int) -> int:
 
 
 def _parse_link(payload: bytes) -> Link:
-    _family, _type, index, flags, _change = _LINK.unpack_from(payload)
+    _version, _type, index, flags, _change = _LINK.unpack_from(payload)
     found = attributes(payload, _LINK.size)
     info = attributes(found.get(_IFLA_LINKINFO, b""), 0)
     return Link(
@@ -286,22 +318,23 @@ def _parse_link(payload: bytes) -> Link:
 
 
 def _parse_address(payload: bytes) -> Address:
-    _family, prefix, _flags, _scope, index = _ADDRESS.unpack_from(payload)
+    _version, prefix, _flags, _scope, index = _ADDRESS.unpack_from(payload)
     found = attributes(payload, _ADDRESS.size)
     packed = found.get(_IFA_LOCAL) or found[_IFA_ADDRESS]
-    return Address(link_index=index, interface=IPv4Interface((packed, prefix)))
+    return Address(link_index=index, interface=ip_interface((packed, prefix)))
 
 
 def _parse_route(payload: bytes) -> Route | None:
-    _family, prefix, _src, _tos, table, _proto, _scope, kind, _flags = _ROUTE.unpack_from(payload)
+    family, prefix, _src, _tos, table, _proto, _scope, kind, _flags = _ROUTE.unpack_from(payload)
     found = attributes(payload, _ROUTE.size)
     table = _number(found, _RTA_TABLE) or table
     if kind != _TYPE_UNICAST or table == _TABLE_LOCAL:
         return None
     gateway = found.get(_RTA_GATEWAY)
+    nowhere = 4 if family == socket.AF_INET else 16
     return Route(
-        destination=IPv4Network((found.get(_RTA_DST, bytes(4)), prefix)),
-        gateway=IPv4Address(gateway) if gateway else None,
+        destination=ip_network((found.get(_RTA_DST, bytes(nowhere)), prefix)),
+        gateway=ip_address(gateway) if gateway else None,
         link_index=_number(found, _RTA_OIF),
         table=table,
         metric=_number(found, _RTA_PRIORITY),

@@ -60,7 +60,7 @@ class NetworkRoutes:
             "name": lambda v: v in network.name,
             "scope": lambda v: network.scope == v,
             "type": lambda v: (v == "builtin") == (network.name in PREDEFINED),
-            "dangling": lambda v: (v.lower() in ("true", "1")) != bool(self._members(network)),
+            "dangling": lambda v: self._is_dangling(network) == (v.lower() in ("true", "1")),
         }
         if not all(has_label(network.labels, text) for text in filters.get("label", ())):
             return False
@@ -69,6 +69,9 @@ class NetworkRoutes:
             for name, values in filters.items()
             if name in tests and values
         )
+
+    def _is_dangling(self, network: NetworkRecord) -> bool:
+        return network.name not in PREDEFINED and not self._members(network)
 
     def _members(self, network: NetworkRecord) -> list[Container]:
         return [
@@ -130,8 +133,12 @@ class NetworkRoutes:
     async def disconnect(self, call: Call) -> web.StreamResponse:
         network = self._networks.get(call.params["id"])
         body = await call.body(DisconnectBody)
-        container = self._engine.services.containers.get(body.container)
-        await self._tasks.shielded(self._engine.plugs.disconnect(container, network), "disconnect")
+        plugs, containers = self._engine.plugs, self._engine.services.containers
+        if body.force and containers.find(body.container) is None:
+            work = plugs.disconnect_lost(body.container, network)
+        else:
+            work = plugs.disconnect(containers.get(body.container), network)
+        await self._tasks.shielded(work, "disconnect")
         return web.Response(status=status.OK)
 
     def _tell(self, action: str, network: NetworkRecord) -> None:
