@@ -159,6 +159,34 @@ def test_the_runtime_that_the_library_names(client: docker.DockerClient) -> None
     assert container.attrs["HostConfig"]["Runtime"] == "runc"
 
 
+def test_a_link_is_removed_by_its_name(
+    client: docker.DockerClient, idle: Any, names: Names
+) -> None:
+    linking = client.containers.create(IMAGE, links={idle.name: "other"}, name=names("linking"))
+    client.api.remove_container(f"{linking.name}/other", link=True)
+    linking.reload()
+    assert not linking.attrs["HostConfig"]["Links"]
+    for wrong, status in ((f"{linking.name}/other", 404), (linking.name, 400)):
+        with pytest.raises(docker.errors.APIError) as refused:
+            client.api.remove_container(wrong, link=True)
+        assert refused.value.status_code == status
+    assert {c.id for c in client.containers.list(all=True)} >= {linking.id, idle.id}
+
+
+def test_names_of_networks_may_have_spaces(client: docker.DockerClient, names: Names) -> None:
+    network = client.networks.create(names("a b").replace("-", " "))
+    assert client.networks.get(network.name) == network
+    network.remove()
+    with pytest.raises(docker.errors.APIError, match="invalid network name"):
+        client.networks.create("  ")
+
+
+def test_an_asked_mac_address_is_shown_before_the_start(client: docker.DockerClient) -> None:
+    container = client.containers.create(IMAGE, mac_address="02:42:ac:11:00:02")
+    shown = container.attrs["NetworkSettings"]["Networks"]["bridge"]["MacAddress"]
+    assert shown == "02:42:ac:11:00:02"
+
+
 def test_errors_have_their_classes(client: docker.DockerClient, names: Names) -> None:
     with pytest.raises(docker.errors.ImageNotFound, match="No such image"):
         client.images.get(names("nosuch").lower())

@@ -9,6 +9,7 @@ from teu.container.create import Creator
 from teu.container.exec import Execs
 from teu.container.health import HealthMonitor
 from teu.container.lifecycle import Lifecycle
+from teu.container.links import Links
 from teu.container.listing import Listing
 from teu.container.looks import Looks
 from teu.container.plugs import Plugs
@@ -32,6 +33,7 @@ class Engine:
     streams: Streams
     execs: Execs
     listing: Listing
+    links: Links
     looks: Looks
     plugs: Plugs
     pruner: Pruner

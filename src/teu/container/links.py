@@ -5,7 +5,7 @@ On user-defined networks a link is one more name that only this container sees (
 
 from teu.container.container import Container
 from teu.container.services import Services
-from teu.errors import Conflict
+from teu.errors import Conflict, InvalidParameter, NotFound
 from teu.model.container import ContainerRecord
 from teu.model.network import BRIDGE
 
@@ -13,7 +13,7 @@ _NOT_PASSED_ON = ("HOME=", "PATH=")
 
 
 class Links:
-    """Reads the running containers' records; changes nothing but files under /etc."""
+    """Names and variables from the running containers' records."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -62,6 +62,28 @@ class Links:
                 if self._services.containers.find(ref) is started:
                     home = self._services.paths.home(container.id)
                     self._services.etc.point(home, _names(started, alias), address)
+
+    def remove(self, path: str) -> None:
+        """Takes the link `NAME/ALIAS` away; what runs keeps its /etc/hosts until its next start.
+
+        Raises: InvalidParameter, NotFound with Docker's texts.
+        """
+        name, _, alias = path.strip("/").rpartition("/")
+        if not name:
+            raise InvalidParameter("conflict, cannot remove the default link name of the container")
+        container = self._services.containers.get(name)
+        record = container.record
+        kept = [link for link in record.host.links or [] if _alias(link) != alias]
+        if len(kept) == len(record.host.links or []):
+            raise NotFound(f"No such link: /{name}/{alias}")
+        record.host.links = kept
+        self._services.containers.save(container)
+
+
+def _alias(link: str) -> str:
+    """An entry of `HostConfig.Links`, `TARGET:ALIAS`; the target's own name where it has none."""
+    target, _, alias = link.partition(":")
+    return alias.rpartition("/")[2] or target.lstrip("/")
 
 
 def _parsed(record: ContainerRecord) -> list[tuple[str, str]]:

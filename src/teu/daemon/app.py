@@ -172,7 +172,8 @@ class Daemon:
         remover = Remover(services, rootfs)
         health = HealthMonitor(services)
         exits = Exits(services, remover, health)
-        setup = Setup(services, rootfs, Links(services))
+        links = Links(services)
+        setup = Setup(services, rootfs, links)
         builds = self._users.builds = self._build_builder(services, services.etc)
         lifecycle = Lifecycle(services, setup, exits, remover, health)
         looks = Looks(services)
@@ -184,6 +185,7 @@ class Daemon:
             streams=Streams(services),
             execs=Execs(services),
             listing=Listing(services.containers, services.images),
+            links=links,
             looks=looks,
             plugs=Plugs(services, events),
             stats=Stats(services),

@@ -83,7 +83,7 @@ class ContainerRoutes:
             Route("GET", "/containers/{id}/attach/ws", self.attach_websocket),
             Route("POST", "/containers/{id}/resize", self.resize),
             Route("POST", "/containers/{id}/wait", self.wait),
-            Route("DELETE", "/containers/{id}", self.remove),
+            Route("DELETE", "/containers/{id:path}", self.remove),
             Route("POST", "/containers/prune", self.prune, (1, 25)),
             Route("POST", "/containers/{id}/update", self.update),
             Route("GET", "/containers/{id}/stats", self.stats),
@@ -218,7 +218,8 @@ class ContainerRoutes:
 
     async def remove(self, call: Call) -> web.StreamResponse:
         if call.flag("link"):
-            raise InvalidParameter("links between containers are not supported: nothing to remove")
+            self._engine.links.remove(call.params["id"])
+            return web.Response(status=status.NO_CONTENT)
         work = self._engine.lifecycle.remove(
             self._get(call), force=call.flag("force"), volumes=call.flag("v")
         )
