@@ -3,13 +3,14 @@ places to install clients in."""
 
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from harness import images
-from harness.cache import built
+from harness.cache import built, command
 from harness.engine import Engine
 from harness.registry import Registry, copy
 
@@ -57,3 +58,24 @@ def client_environment(engine: Engine) -> dict[str, str]:
     """The environment of a program that finds the daemon as Docker's clients do."""
     kept = {key: os.environ[key] for key in ("PATH", "LANG", "TMPDIR") if key in os.environ}
     return kept | {"HOME": str(engine.home), "DOCKER_HOST": engine.host}
+
+
+def virtual_environment(name: str, requirements: Sequence[str]) -> Path:
+    """A cached virtual environment with these packages from PyPI; its directory. Start its programs
+    as modules of its python: their scripts name the place where it was made."""
+
+    def build(work: Path) -> None:
+        command(sys.executable, "-m", "venv", work)
+        command(work / "bin/python", "-m", "pip", "install", "-q", *requirements)
+
+    return built(name, " ".join(requirements), build)
+
+
+def node_modules(name: str, packages: Sequence[str]) -> Path:
+    """A cached `node_modules` directory with these packages from npm."""
+
+    def build(work: Path) -> None:
+        (work / "package.json").write_text("{}")
+        command("npm", "install", "--no-audit", "--no-fund", "--prefix", work, *packages)
+
+    return built(name, " ".join(packages), build) / "node_modules"

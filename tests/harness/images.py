@@ -34,6 +34,26 @@ while :; do
   sleep 0.1
 done
 """
+POSTGRES = """\
+set -e
+data=/var/lib/postgresql/data
+programs=$(echo /usr/lib/postgresql/*/bin)
+user=${POSTGRES_USER:-postgres}
+as_postgres() { setpriv --reuid postgres --regid postgres --clear-groups "$@"; }
+install -d -o postgres -g postgres -m 700 $data /run/postgresql
+if [ ! -s $data/PG_VERSION ]; then
+    echo "$POSTGRES_PASSWORD" > /tmp/password && chmod 644 /tmp/password
+    as_postgres $programs/initdb -D $data -U "$user" --pwfile=/tmp/password --auth-host=scram-sha-256
+    rm /tmp/password
+    echo "host all all all scram-sha-256" >> $data/pg_hba.conf
+    sed -i "s/peer$/trust/" $data/pg_hba.conf
+    as_postgres $programs/pg_ctl -D $data -w -o "-c listen_addresses=" start
+    [ "${POSTGRES_DB:-$user}" = postgres ] || $programs/createdb -U "$user" "${POSTGRES_DB:-$user}"
+    as_postgres $programs/pg_ctl -D $data -m fast -w stop
+fi
+exec setpriv --reuid postgres --regid postgres --clear-groups \\
+    $programs/postgres -D $data -c "listen_addresses=*"
+"""
 HELLO = """\
 
 Hello from Docker!
@@ -114,6 +134,20 @@ def nginx() -> Image:
     return _image("nginx", [_base_layer(), _nginx_layer()], config)
 
 
+@cache
+def postgres() -> Image:
+    """PostgreSQL, set up at the first start by the variables of Docker Hub's image of that name."""
+    script = _files_layer("postgresfiles", {"start.sh": POSTGRES.encode()})
+    config = {
+        "Cmd": ["/bin/sh", "/start.sh"],
+        "Env": [_PATH],
+        "ExposedPorts": {"5432/tcp": {}},
+        "Volumes": {"/var/lib/postgresql/data": {}},
+        "StopSignal": "SIGINT",
+    }
+    return _image("postgres", [_base_layer(), _postgres_layer(), script], config)
+
+
 # --- their layers ---------------------------------------------------------------------------
 
 
@@ -169,38 +203,59 @@ def _key(tree: Path) -> str:
     return tree.parent.name
 
 
-_INSTALL_NGINX = """
+_INSTALL = """
 set -e
 mount -t overlay overlay -o lowerdir={lower},upperdir={upper},workdir={work} {merged}
 cp -L /etc/resolv.conf {merged}/etc/resolv.conf
 chroot {merged} sh -ec '
+%s'
+: > {merged}/etc/resolv.conf
+"""
+_NGINX_STEPS = """\
   apt-get update -q
   apt-get install -qy --no-install-recommends nginx-light
   ln -sf /dev/stdout /var/log/nginx/access.log
   ln -sf /dev/stderr /var/log/nginx/error.log
   sed -i "s/^worker_processes.*/worker_processes 1;/" /etc/nginx/nginx.conf
-'
-: > {merged}/etc/resolv.conf
+"""
+_POSTGRES_STEPS = """\
+  apt-get update -q
+  mkdir -p /etc/postgresql-common
+  echo "create_main_cluster = false" > /etc/postgresql-common/createcluster.conf
+  apt-get install -qy --no-install-recommends postgresql
 """
 
 
 @cache
 def _nginx_layer() -> Layer:
-    """apt runs over an overlay in a mount namespace of its own: nothing stays mounted."""
+    return _installed_layer("nginxlayer", _NGINX_STEPS)
+
+
+@cache
+def _postgres_layer() -> Layer:
+    return _installed_layer("postgreslayer", _POSTGRES_STEPS)
+
+
+def _installed_layer(name: str, steps: str) -> Layer:
+    """What `steps`, run by a shell in the base image, change.
+
+    apt runs over an overlay in a mount namespace of its own: nothing stays mounted.
+    """
     lower = _base_tree()
+    install = _INSTALL % steps
 
     def build(work: Path) -> None:
         places = {name: work / name for name in ("upper", "work", "merged")}
         for place in places.values():
             place.mkdir()
-        script = _INSTALL_NGINX.format(lower=lower, **places)
+        script = install.format(lower=lower, **places)
         command("unshare", "--mount", "--propagation", "private", "sh", "-c", script)
         _trim(places["upper"])
         _pack(places["upper"], work / "layer.tar")
         for place in places.values():
             shutil.rmtree(place)
 
-    return _layer(built("nginxlayer", f"1 {_key(lower)} {_INSTALL_NGINX}", build))
+    return _layer(built(name, f"1 {_key(lower)} {install}", build))
 
 
 # --- tar and JSON ---------------------------------------------------------------------------
