@@ -16,6 +16,7 @@ from teu.container.looks import Looks
 from teu.container.services import Services
 from teu.events import EventBus
 from teu.model.container import Status
+from teu.model.reference import DEFAULT_DOMAIN
 from teu.runtime.service import RuntimeService
 from teu.sys.mounts import filesystem_of
 
@@ -32,7 +33,7 @@ class About:
     labels: list[str]
     debug: bool
     insecure_registries: list[str]
-    mirrors: list[str]
+    mirrors: dict[str, list[str]]  # by the host whose mirrors they are
     log_driver: str
     runtimes: dict[str, str]  # name -> path
     default_runtime: str
@@ -257,22 +258,21 @@ def _missing_limits(runtime: RuntimeService) -> list[str]:
 
 
 def _registry_config(about: About) -> dict[str, Any]:
-    insecure = [r for r in about.insecure_registries if "/" not in r]
+    networks = [entry for entry in about.insecure_registries if "/" in entry]
+    insecure = [entry for entry in about.insecure_registries if "/" not in entry]
+    hosts = dict.fromkeys([DEFAULT_DOMAIN, *insecure, *about.mirrors])
     return {
-        "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"],
+        "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8", *networks],
         "IndexConfigs": {
-            "docker.io": {
-                "Name": "docker.io",
-                "Mirrors": about.mirrors,
-                "Secure": True,
-                "Official": True,
-            },
-            **{
-                name: {"Name": name, "Mirrors": [], "Secure": False, "Official": False}
-                for name in insecure
-            },
+            host: {
+                "Name": host,
+                "Mirrors": about.mirrors.get(host, []),
+                "Secure": host not in insecure,
+                "Official": host == DEFAULT_DOMAIN,
+            }
+            for host in hosts
         },
-        "Mirrors": about.mirrors,
+        "Mirrors": about.mirrors.get(DEFAULT_DOMAIN, []),
     }
 
 

@@ -71,6 +71,8 @@ class FakeRegistry:
                 return response
         if request.path == "/token":
             return web.json_response({"token": "good", "expires_in": 300})
+        if request.path == "/v2/":
+            return web.json_response({})
         kind, _, reference = request.path.rpartition("/")
         if kind.endswith("/manifests"):
             return self._manifest(kind.removeprefix("/v2/").removesuffix("/manifests"), reference)
@@ -108,7 +110,7 @@ class FakeRegistry:
 @asynccontextmanager
 async def serving(registry: FakeRegistry, port: int = 0) -> AsyncIterator[str]:
     """Serves on a free loopback port, or this one; gives `127.0.0.1:PORT`."""
-    app = web.Application()
+    app = web.Application(client_max_size=1 << 30)
     app.router.add_route("*", "/{path:.*}", registry.serve)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()

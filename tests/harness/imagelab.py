@@ -74,13 +74,14 @@ class Archived:
             **({"variant": variant[0]} if variant else {}),
             "created": "2024-01-02T03:04:05.678901234Z",
             "config": {"Cmd": ["sh"], **self.config},
-            "rootfs": {
-                "type": "layers",
-                "diff_ids": [digest(layer) for layer in self.plain_layers or self.layers],
-            },
+            "rootfs": {"type": "layers", "diff_ids": self.diff_ids},
             "history": [{"created_by": f"step {n}"} for n in range(len(self.layers))],
         }
         return json.dumps(document).encode()
+
+    @property
+    def diff_ids(self) -> list[str]:
+        return [digest(layer) for layer in self.plain_layers or self.layers]
 
     @property
     def id(self) -> str:

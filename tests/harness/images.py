@@ -43,10 +43,10 @@ as_postgres() { setpriv --reuid postgres --regid postgres --clear-groups "$@"; }
 install -d -o postgres -g postgres -m 700 $data /run/postgresql
 if [ ! -s $data/PG_VERSION ]; then
     echo "$POSTGRES_PASSWORD" > /tmp/password && chmod 644 /tmp/password
-    as_postgres $programs/initdb -D $data -U "$user" --pwfile=/tmp/password --auth-host=scram-sha-256
+    as_postgres $programs/initdb -D $data -U "$user" --pwfile=/tmp/password -A scram-sha-256
     rm /tmp/password
     echo "host all all all scram-sha-256" >> $data/pg_hba.conf
-    sed -i "s/peer$/trust/" $data/pg_hba.conf
+    sed -i "s/^local.*/local all all trust/" $data/pg_hba.conf
     as_postgres $programs/pg_ctl -D $data -w -o "-c listen_addresses=" start
     [ "${POSTGRES_DB:-$user}" = postgres ] || $programs/createdb -U "$user" "${POSTGRES_DB:-$user}"
     as_postgres $programs/pg_ctl -D $data -m fast -w stop

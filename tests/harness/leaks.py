@@ -150,14 +150,16 @@ def _networks(engine: Engine) -> set[str]:
 
 def _command_lines(pids: set[int]) -> set[str]:
     """Command lines, numbered where several are equal: a new daemon equals the old one, whatever
-    descriptor its zygote got."""
+    descriptors its zygote and resolver got."""
     seen: dict[str, int] = {}
     for pid in pids:
         try:
             words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
         except OSError:
             continue
-        line = re.sub(r"(zygote\.py) \d+", r"\1", words.replace("\0", " ").strip())
+        line = re.sub(
+            r"((?:zygote|resolver/main)\.py) \d+", r"\1", words.replace("\0", " ").strip()
+        )
         seen[line] = seen.get(line, 0) + 1
     return {f"{line} #{number}" for line, count in seen.items() for number in range(count)}
 

@@ -7,6 +7,7 @@ read-only on a free loopback port of its own. What a test pushes goes to a regis
 import http.client
 import shutil
 import socket
+import ssl
 import subprocess
 from pathlib import Path
 from types import TracebackType
@@ -24,20 +25,43 @@ storage:
   filesystem: {{rootdirectory: {storage}}}
   delete: {{enabled: true}}
   maintenance: {{readonly: {{enabled: {read_only}}}}}
-http: {{addr: '{address}'}}
+http: {{addr: '{address}'{tls}}}
 """
+_AUTH = "auth: {{htpasswd: {{realm: lab, path: {path}}}}}\n"
+_TLS = ", tls: {{certificate: {pair}/cert, key: {pair}/key}}"
+USER, PASSWORD = "ada", "s3cret"
+_HTPASSWD = f"{USER}:$2y$04$zo6eiePZ9QeAOgACQYcfuOpYKpcemwMiVNul8uT7ATHKZcvBrwYKa\n"
 
 
 class Registry:
-    """docker-registry on 127.0.0.1; a context manager that stops it."""
+    """docker-registry on 127.0.0.1, or with TLS on `host`; a context manager that stops it.
 
-    def __init__(self, storage: Path, scratch: Path, *, read_only: bool) -> None:
-        self.address = f"127.0.0.1:{free_port()}"
+    `login`: only USER with PASSWORD may do anything. `pair`: a directory with `cert` and `key`.
+    """
+
+    def __init__(
+        self,
+        storage: Path,
+        scratch: Path,
+        *,
+        read_only: bool,
+        login: bool = False,
+        host: str = "127.0.0.1",
+        pair: Path | None = None,
+    ) -> None:
+        self.address = f"{host}:{free_port()}"
+        self.needs_login, self.needs_certificate = login, pair is not None
+        self._pair = pair
         self.log = scratch / "registry.log"
         scratch.mkdir(parents=True, exist_ok=True)
         config = scratch / "registry.yml"
         only = "true" if read_only else "false"
-        config.write_text(_CONFIG.format(storage=storage, address=self.address, read_only=only))
+        tls = _TLS.format(pair=pair) if pair else ""
+        text = _CONFIG.format(storage=storage, address=self.address, read_only=only, tls=tls)
+        if login:
+            (scratch / "htpasswd").write_text(_HTPASSWD)
+            text += _AUTH.format(path=scratch / "htpasswd")
+        config.write_text(text)
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 ["docker-registry", "serve", config], stdout=log, stderr=log, start_new_session=True
@@ -47,14 +71,20 @@ class Registry:
     def _answers(self) -> bool:
         if self.process.poll() is not None:
             raise RuntimeError(f"docker-registry ended: {self.log.read_text()}")
-        connection = http.client.HTTPConnection(self.address, timeout=5)
+        connection = self._connection()
         try:
             connection.request("GET", "/v2/")
-            return connection.getresponse().status == 200
+            return connection.getresponse().status in (200, 401)
         except OSError:
             return False
         finally:
             connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if self._pair is None:
+            return http.client.HTTPConnection(self.address, timeout=5)
+        context = ssl.create_default_context(cafile=str(self._pair / "cert"))
+        return http.client.HTTPSConnection(self.address, timeout=5, context=context)
 
     def __enter__(self) -> "Registry":
         return self

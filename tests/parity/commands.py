@@ -5,8 +5,8 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-SWARM = frozenset("config node secret service stack swarm".split())
-OTHERS = frozenset("plugin trust checkpoint buildx compose scout manifest".split())
+SWARM = frozenset(["config", "node", "secret", "service", "stack", "swarm"])
+OTHERS = frozenset(["plugin", "trust", "checkpoint", "buildx", "compose", "scout", "manifest"])
 _COMMAND = re.compile(r"^  ([a-z-]+)\*? {2,}\S")
 _FLAG = re.compile(r"^ {2,6}(?:(-[A-Za-z]), )?(--[a-z0-9-]+)")
 

@@ -20,10 +20,11 @@ SHORT_FORMS = {
     "pull": "image pull", "push": "image push", "events": "system events", "info": "system info",
     "image remove": "image rm",
 }  # fmt: skip
-CONTAINER = frozenset(
-    "attach commit cp create diff exec export kill logs pause port rename restart rm run start stats "
-    "stop top unpause update wait".split()
-)
+_CONTAINER = """
+    attach commit cp create diff exec export kill logs pause port rename restart rm run start stats
+    stop top unpause update wait
+"""
+CONTAINER = frozenset(_CONTAINER.split())
 
 
 def reason_of(setup: str, line: str, expected: Any, said: Any) -> str:

@@ -32,6 +32,7 @@ MAY_DIFFER = {
     r".*\.VirtualSize": "removed from the API in 1.44",
     r"image\.(Container|ContainerConfig).*": "removed from the API in 1.45",
     r"network\.(Options|Containers|Labels).*": "docker's own bridge options",
+    r".*\.Pid": "numbers of processes",
     r".*\.LogPath|.*\.(Hostname|Hosts|ResolvConf)Path": "each has its own directory",
     r".*\.HostConfig\.NetworkMode": "`default` is shown as `bridge` since 26",
     r".*\.HostConfig\.RestartPolicy\.Name": "an empty one is shown as `no` since 24",

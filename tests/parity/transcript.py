@@ -1,9 +1,9 @@
 """Transcripts: the same command lines on several set-ups, and what differs.
 
-A file below `lines/` holds scenarios, `## NAME`, each a list of command lines without the program's
-name. `{image}` and the like are filled in; ` < FILE` and ` > FILE` are the scenario directory's; a line
-that begins with `- ` is run, but not compared. Each set-up runs a scenario from a clean engine, and
-of each line the exit code, output and errors are compared, with chance masked.
+A file below `lines/` holds scenarios, `## NAME`, each a list of command lines without the name of
+the program. `{image}` and the like are filled in; ` < FILE` and ` > FILE` are in the scenario's
+directory; a line that begins with `- ` is run, but not compared. Each set-up runs a scenario from a
+clean engine; of each line exit code, output and errors are compared, with chance masked.
 """
 
 import re

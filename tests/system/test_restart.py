@@ -130,3 +130,15 @@ def test_a_long_run_resets_the_delay(engine: Engine, names: Names) -> None:
     starts = [event["timeNano"] / 1e9 for event in events(engine, name, since, "start")]
     assert starts[-1] - deaths(engine, name, since)[-1] < 0.4
     cli.ok("rm", "-f", name)
+
+
+def test_a_removal_wins_over_a_restart(cli: Cli, engine: Engine, names: Names) -> None:
+    """Whatever comes first: in the end the container is gone."""
+    for number in range(4):
+        name = f"{names('a')}-{number}"
+        cli.ok("run", "-d", "--name", name, "busybox", "sleep", "1000")
+        with cli.spawn("restart", "-t", "0", name) as restart:
+            time.sleep(0.01 * number)
+            cli.ok("rm", "-f", name)
+            restart.communicate(timeout=20)
+        assert engine.api.request("GET", f"/containers/{name}/json").status == 404

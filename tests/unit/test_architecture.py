@@ -36,13 +36,14 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"container", "build"}),
     frozenset({"system"}),
     frozenset({"api"}),
-    frozenset({"daemon", "cli", "compose", "distribution"}),
+    frozenset({"compose"}),
+    frozenset({"daemon", "cli", "distribution"}),
 )
 LAYER_OF = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 # Processes of their own, standard library only -> of which others' parts they are made
 APART = {"shim": {"shim"}, "resolver": {"resolver", "shim"}}
 SHARED = {("network", "resolver")}  # the form of resolv.conf
-CLI_MAY_IMPORT = {"errors", "units", "clock", "ids", "dockerignore", "template", "cli"}
+CLI_MAY_IMPORT = {"errors", "units", "clock", "ids", "dockerignore", "template", "compose", "cli"}
 SPAWNERS = {"sys/process.py", "cli/helper.py"}  # of the daemon; of the client (credentials)
 SPAWN_MODULES = {"subprocess", "multiprocessing", "pty"}
 SPAWN_CALLS = re.compile(

@@ -20,6 +20,7 @@ from teu.container.stats import Stats
 from teu.container.streams import Streams
 from teu.container.update import Updater
 from teu.events import EventBus
+from teu.image.remote import RemoteImages
 from teu.registry.client import RegistryClient
 from teu.system import System
 
@@ -46,3 +47,4 @@ class Engine:
     system: System
     builds: BuildService
     registry: RegistryClient
+    remote: RemoteImages

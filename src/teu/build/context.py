@@ -8,7 +8,7 @@ from teu.build.trees import in_thread_to_the_end
 from teu.errors import Unavailable
 from teu.image.loading import feed
 from teu.sys.bytepipe import ToThread
-from teu.sys.codec import decoded
+from teu.sys.codec import Source, decoded
 from teu.sys.tarstream import TarStream
 from teu.sys.unpack import Unpacker
 
@@ -35,7 +35,13 @@ async def unpack_context(stream: AsyncIterator[bytes], directory: Path) -> None:
         await asyncio.gather(feeding, return_exceptions=True)
 
 
-def unpack_archive(source: ToThread, directory: Path) -> None:
+def unpack_file(path: Path, directory: Path) -> None:
+    """An archive on the disk; for a thread. Raises: InvalidArchive, DamagedStream."""
+    with path.open("rb", buffering=0) as file:
+        unpack_archive(file, directory)
+
+
+def unpack_archive(source: Source, directory: Path) -> None:
     unpacker = Unpacker(directory)
     try:
         unpacker.run(TarStream(decoded(source)[0]))

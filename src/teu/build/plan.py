@@ -42,6 +42,7 @@ from teu.model.image import Image, Platform
 from teu.runtime.processes import DEFAULT_PATH
 
 SCRATCH = "scratch"
+IMAGE_CONTEXT = "docker-image://"
 BaseImages = Callable[[str, Platform], Awaitable[Image]]
 
 
@@ -97,8 +98,10 @@ class Planner:
 
     def origin(self, ref: str, stage: Stage) -> Origin:
         """What `--from=` or `from=` means: a named context, an earlier stage, an image."""
-        if ref.lower() in self.request.contexts:
-            return Origin(context=ref.lower())
+        named = self.request.contexts.get(ref.lower())
+        if named is not None:
+            image = named.removeprefix(IMAGE_CONTEXT)
+            return Origin(image=image) if image != named else Origin(context=ref.lower())
         index = self.dockerfile.stage_index(ref, before=stage.index)
         if index is not None:
             return Origin(stage=index)
@@ -111,11 +114,20 @@ class Planner:
         name = Expander(self.arguments.globals, self.escape).expand(stage.base)
         if not name:
             raise DockerfileError(f"base name ({stage.base}) should not be blank", stage.span)
-        return name
+        named = self.request.contexts.get(name.lower())
+        if named is None:
+            return name
+        if not named.startswith(IMAGE_CONTEXT):
+            raise DockerfileError(
+                f"context {name!r} is a directory, and FROM needs an image: use "
+                f"{IMAGE_CONTEXT}NAME",
+                stage.span,
+            )
+        return named.removeprefix(IMAGE_CONTEXT)
 
     def base_stage(self, stage: Stage, name: str) -> int | None:
         """By name only: a number is an image."""
-        if name.isdigit() or name.lower() in self.request.contexts:
+        if name.isdigit() or stage.base.lower() in self.request.contexts:
             return None
         return self.dockerfile.stage_index(name, before=stage.index)
 

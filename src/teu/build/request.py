@@ -40,6 +40,7 @@ class BuildRequest(Struct, kw_only=True):
     """
 
     tags: list[str] = field(default_factory=list)
+    remote: str = ""  # a URL to build from instead of what the client sends
     dockerfile: str = "Dockerfile"
     dockerfile_text: bytes | None = None
     target: str = ""
@@ -80,5 +81,5 @@ class Inputs(Struct):
     agents: dict[str, Path] = field(default_factory=dict)
     named: dict[str, Path] = field(default_factory=dict)
     is_filtered: bool = False
-    kept: KeptContext | None = None
+    kept: list[KeptContext] = field(default_factory=list)
     flow: Callable[[], Awaitable[None]] = unhindered

@@ -8,9 +8,7 @@ workspace.py.
 
 import asyncio
 import logging
-import os
-import stat
-from contextlib import suppress
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
@@ -18,22 +16,25 @@ from msgspec import Struct
 
 from teu.build.cache import BuildCache, digest_text, key_of
 from teu.build.cachemounts import CacheMounts
+from teu.build.dockerfiles import apply_ignore, read_dockerfile
 from teu.build.parts import Parts
 from teu.build.plan import BuildPlan, Planner
 from teu.build.progress import BuildProgress
+from teu.build.pruning import Pruner
+from teu.build.remotecaches import RemoteCaches, cache_spec, document_of
 from teu.build.request import BuildRequest, Inputs
 from teu.build.running import Runner
 from teu.build.sessions import Sessions
 from teu.build.solver import FailedStep, Solver
-from teu.build.sources import Sources
+from teu.build.sources import Sources, auth_for
+from teu.build.squashing import squashed
 from teu.build.states import State, config_json
-from teu.build.trees import in_thread_to_the_end
+from teu.build.trees import Trees, in_thread_to_the_end
 from teu.build.workspace import Workspace
 from teu.clock import now_ns
-from teu.dockerfile.errors import DockerfileError, excerpt
-from teu.dockerfile.stages import Dockerfile, parse_dockerfile
-from teu.dockerignore import BadPattern, IgnoreList, read_patterns
-from teu.errors import EngineError, InvalidParameter
+from teu.dockerfile.errors import excerpt
+from teu.dockerfile.stages import Dockerfile
+from teu.errors import EngineError, NotFound
 from teu.image.platform import parse_platform
 from teu.image.service import ImageService
 from teu.model.build import CacheRecord
@@ -42,10 +43,10 @@ from teu.model.reference import Reference
 from teu.runtime.service import RuntimeService
 from teu.runtime.shim import ShimService
 from teu.store.builds import BuildStore
-from teu.sys.beneath import open_in_root, remove_tree
 from teu.tasks import TaskOwner
 
 MAX_COMMANDS = 8
+MAX_EXPORTS = 16
 log = logging.getLogger(__name__)
 
 
@@ -58,7 +59,8 @@ class Built(Struct):
 
 
 class BuildService:
-    """One per daemon. `start` once, before the first build."""
+    """One per daemon. `start` once, before the first build. `limit_bytes`: of the cache, 0 for
+    none; what was not used for longest goes after a build."""
 
     def __init__(
         self,
@@ -67,12 +69,16 @@ class BuildService:
         images: ImageService,
         runner: Runner,
         tasks: TaskOwner,
+        limit_bytes: int,
     ) -> None:
         self._workspace = workspace
         self._cache = BuildCache(store)
         self._mounts = CacheMounts(workspace.root / "mounts", self._cache)
         self._parts = Parts(workspace, self._cache, images, runner, asyncio.Semaphore(MAX_COMMANDS))
+        self._limit_bytes = limit_bytes
+        self._exports: dict[str, tuple[bytes, list[list[str]]]] = {}
         self.sessions = Sessions(workspace, images, tasks)
+        self.pruner = Pruner(self._cache, self._mounts, workspace, images, self.sessions.is_busy)
 
     async def start(self, runtime: RuntimeService, shims: ShimService) -> None:
         """Removes what an earlier daemon's builds left; reads the cache."""
@@ -92,20 +98,40 @@ class BuildService:
         await asyncio.to_thread(self._workspace.drop_context, path)
 
     async def build(self, request: BuildRequest, inputs: Inputs, progress: BuildProgress) -> Image:
-        """Runs one build; the image is stored and named.
+        """Runs one build; the image is stored and named, for several platforms each. The first
+        platform's image is the result.
 
         Raises: DockerfileError, InvalidParameter before the first message; StepFailed and others.
         """
         names = [Reference.parse(tag).with_default_tag() for tag in request.tags]
+        platforms = [parse_platform(text) for text in request.platforms or [""]]
+        for text in request.cache_to:
+            cache_spec(text)
         dockerfile = await asyncio.to_thread(read_dockerfile, request, inputs)
         if inputs.context is not None and not inputs.is_filtered:
-            await in_thread_to_the_end(partial(apply_ignore, inputs.context, request.dockerfile))
-        platforms = [parse_platform(text) for text in request.platforms or [""]]
+            ignore = partial(apply_ignore, inputs.context, request.dockerfile)
+            await in_thread_to_the_end(ignore)
+        remote = RemoteCaches(
+            self._parts.images, self._cache, lambda message: progress.pulling(0, message)
+        )
+        await remote.open(request, inputs)
         try:
-            built = await self._one(dockerfile, request, inputs, platforms[0], progress, names)
+            built = [
+                await self._one(dockerfile, request, inputs, platform, progress, remote)
+                for platform in platforms
+            ]
         finally:
             await self._flush()
-        return built.image
+        await self._name(built, names)
+        return built[0].image
+
+    async def _name(self, built: list[Built], names: list[Reference]) -> None:
+        """Names mean the image, or the images of all platforms at once."""
+        several = len(built) > 1
+        index = digest_text([one.image.id for one in built]) if several else ""
+        for one in built if names else ():
+            data = self._parts.images.config_data(one.image.id)
+            await self._parts.images.workshop.store(data, names, index_digest=index)
 
     async def _one(
         self,
@@ -114,33 +140,83 @@ class BuildService:
         inputs: Inputs,
         platform: Platform,
         progress: BuildProgress,
-        names: list[Reference],
+        remote: RemoteCaches,
     ) -> Built:
         sources = Sources(self._parts, self._mounts, request, inputs, platform, progress)
-        planner = Planner(dockerfile, request, platform, sources.image)
-        plan = await planner.plan()
-        progress.plan(plan.total)
-        solver = Solver(self._parts, plan, request, inputs, progress, sources)
+        solver: Solver | None = None
         try:
+            plan = await Planner(dockerfile, request, platform, sources.image).plan()
+            progress.plan(plan.total)
+            solver = Solver(self._parts, plan, request, inputs, progress, sources, remote)
             state = await solver.run()
-            image = await self._store(request, plan, state, names)
+            if request.squash:
+                state = await squashed(self._parts, plan, state)
+            image = await self._store(request, plan, state, solver.records)
+            await self._export_cache(request, image, solver.records, progress)
         except EngineError as error:
-            if solver.failed is not None:
+            if solver is not None and solver.failed is not None:
                 self._report(dockerfile, solver.failed, error, progress)
             raise
         finally:
-            solver.close()
+            if solver is not None:
+                solver.close()
+            await asyncio.shield(sources.close())
         for warning in plan.warnings:
             progress.say(warning + "\n")
         return Built(image, plan, state)
 
     async def _store(
-        self, request: BuildRequest, plan: BuildPlan, state: State, names: list[Reference]
+        self,
+        request: BuildRequest,
+        plan: BuildPlan,
+        state: State,
+        records: list[CacheRecord],
     ) -> Image:
         stage = plan.stages[plan.target]
         created_ns = self._created_ns(request, plan, state)
-        data = config_json(stage, state, request, created_ns)
-        return await self._parts.images.workshop.store(data, names)
+        inline = None
+        if any(cache_spec(text).type == "inline" for text in request.cache_to):
+            chain = set(state.diff_ids)
+            inline = document_of(r for r in records if chain.issuperset(r.diff_ids))
+        data = config_json(stage, state, request, created_ns, inline)
+        return await self._parts.images.workshop.store(data, ())
+
+    async def _export_cache(
+        self,
+        request: BuildRequest,
+        image: Image,
+        records: list[CacheRecord],
+        progress: BuildProgress,
+    ) -> None:
+        """To registries at once; for a client's directory it stays ready for a while."""
+        document = document_of(records)
+        stacks = [record.diff_ids for record in records]
+        for spec in map(cache_spec, request.cache_to):
+            if spec.type == "registry":
+                name = Reference.parse(spec.place).with_default_tag()
+                auth = auth_for(request.auths, name)
+                tell = partial(progress.pulling, 0)
+                await self._parts.images.caches.push(name, auth, document, stacks, tell)
+            elif spec.type == "local":
+                self._exports[image.id] = document, stacks
+                while len(self._exports) > MAX_EXPORTS:
+                    del self._exports[next(iter(self._exports))]
+
+    def cache_archive(self, image_id: str) -> AsyncIterator[bytes]:
+        """The cache of a build that asked for it, as the tar of an OCI layout. Raises: NotFound."""
+        found = self._exports.get(image_id)
+        if found is None:
+            raise NotFound(f"no cache was exported with {image_id}")
+        return self._parts.images.caches.archive(*found)
+
+    async def tree(self, ref: str) -> AsyncIterator[bytes]:
+        """The file system of an image as a tar. Raises: NoSuchImage, SystemFailure."""
+        image = self._parts.images.runnable(ref)
+        async with Trees(self._parts, Inputs()) as trees:
+            with self._parts.images.keeping(image.chain_ids):
+                root = trees.layers(image.config.rootfs.diff_ids)
+                async for piece in self._parts.images.archive_tree(root):
+                    yield piece
 
     def _created_ns(self, request: BuildRequest, plan: BuildPlan, state: State) -> int:
         """When the image was first made like this: an unchanged build gives the same image."""
@@ -171,75 +247,6 @@ class BuildService:
             chains = {one for stack in stacks for one in chain_ids(stack)}
             await self._parts.images.workshop.sync(chains)
             self._cache.flush()
+            await self.pruner.limit(self._limit_bytes)
         except EngineError:
             log.exception("the build cache cannot be written")
-
-
-def read_dockerfile(request: BuildRequest, inputs: Inputs) -> Dockerfile:
-    """From the request or the context. Raises: DockerfileError, InvalidParameter."""
-    name = request.dockerfile or "Dockerfile"
-    if request.dockerfile_text is not None:
-        return parse_dockerfile(request.dockerfile_text, name)
-    if inputs.context is None:
-        raise InvalidParameter("there is no Dockerfile: neither a context nor a text was given")
-    data = read_file(inputs.context, name)
-    if data is None and name == "Dockerfile":
-        data = read_file(inputs.context, "dockerfile")
-    if data is None:
-        raise InvalidParameter(f"Cannot locate specified Dockerfile: {name}")
-    if not data.strip():
-        raise DockerfileError(f"the Dockerfile ({name}) cannot be empty")
-    return parse_dockerfile(data, name)
-
-
-def read_file(root: Path, path: str, limit_bytes: int = 5 << 20) -> bytes | None:
-    """A regular file of a context; None when it is not there. Raises: InvalidParameter."""
-    try:
-        fd = open_in_root(root, path, os.O_RDONLY | os.O_NONBLOCK)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise InvalidParameter(f"cannot read {path}: {error.strerror}") from error
-    with open(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise InvalidParameter(f"{path} is not a regular file")
-        data = file.read(limit_bytes + 1)
-    if len(data) > limit_bytes:
-        raise InvalidParameter(f"{path} is larger than {limit_bytes >> 20} MiB")
-    return data
-
-
-def apply_ignore(root: Path, dockerfile: str) -> None:
-    """Takes away what `DOCKERFILE.dockerignore`, or else `.dockerignore`, leaves out.
-
-    Raises: InvalidParameter for a bad pattern.
-    """
-    data = read_file(root, f"{dockerfile}.dockerignore")
-    if data is None:
-        data = read_file(root, ".dockerignore")
-    if not data:
-        return
-    try:
-        ignore = IgnoreList(read_patterns(data.decode(errors="replace")))
-    except BadPattern as error:
-        raise InvalidParameter(f"failed to read dockerignore: {error}") from None
-    if ignore:
-        _drop_ignored(root, "", ignore)
-
-
-def _drop_ignored(root: Path, path: str, ignore: IgnoreList) -> None:
-    directory = root / path
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        for name in os.listdir(fd):
-            inner = f"{path}/{name}" if path else name
-            is_directory = (directory / name).is_dir() and not (directory / name).is_symlink()
-            if is_directory and (ignore.has_exceptions or not ignore.ignores(inner)):
-                _drop_ignored(root, inner, ignore)
-                if ignore.ignores(inner):
-                    with suppress(OSError):  # something in it was taken back in
-                        os.rmdir(name, dir_fd=fd)
-            elif ignore.ignores(inner):
-                remove_tree(fd, os.fsencode(name))
-    finally:
-        os.close(fd)

@@ -48,9 +48,9 @@ class Session:
         self.name = name
         self.secrets: dict[str, bytes] = {}
         self.agents: dict[str, AgentSocket] = {}
-        self.context: KeptContext | None = None
-        self.key = ""
-        self.fresh: Path | None = None
+        self.contexts: dict[str, KeptContext] = {}  # by name; the build context's is empty
+        self.kept: dict[str, KeptContext] = {}  # by directory, those that stay
+        self.fresh: list[Path] = []  # those that go
         self.timer: asyncio.TimerHandle | None = None
 
 
@@ -63,6 +63,10 @@ class Sessions:
         self._tasks = tasks
         self._sessions: dict[str, Session] = {}
         self._busy: set[str] = set()
+
+    def is_busy(self, context: str) -> bool:
+        """Whether a session uses a kept context, by its directory's name."""
+        return context in self._busy
 
     def open(self, dockerfile: bytes, name: str, target: str) -> tuple[Session, list[str] | None]:
         """A new session, and the paths that the Dockerfile may read (None: any).
@@ -109,19 +113,21 @@ class Sessions:
 
     # --- handing over ---------------------------------------------------------------------
 
-    async def list_files(self, session: Session, key: str, data: bytes) -> list[str]:
+    async def list_files(
+        self, session: Session, context_name: str, key: str, data: bytes
+    ) -> list[str]:
         """`key`: names the context over builds, made up by the client. A context that another
         build uses is not shared: this one gets its own. Raises: InvalidParameter, Conflict."""
-        if session.context is not None:
-            raise Conflict("the session has its files already")
+        if context_name in session.contexts:
+            raise Conflict("the session has these files already")
         name = "kept-" + hashlib.sha256(key.encode()).hexdigest()[:32] if key else ""
         if name and name not in self._busy:
             self._busy.add(name)
-            session.key = name
-            home = self._workspace.root / "contexts" / name
+            context = session.kept[name] = KeptContext(self._workspace.root / "contexts" / name)
         else:
-            home = session.fresh = self._workspace.new_context()
-        context = session.context = KeptContext(home)
+            session.fresh.append(self._workspace.new_context())
+            context = KeptContext(session.fresh[-1])
+        session.contexts[context_name] = context
         needed: list[str] = []
 
         def work() -> None:
@@ -133,12 +139,15 @@ class Sessions:
         await in_thread_to_the_end(work)
         return needed
 
-    async def content(self, session: Session, stream: AsyncIterator[bytes]) -> None:
+    async def content(
+        self, session: Session, context_name: str, stream: AsyncIterator[bytes]
+    ) -> None:
         """Raises: InvalidArchive, InvalidParameter, Conflict."""
-        if session.context is None:
-            raise Conflict("the session has no list of files yet")
-        await unpack_context(stream, session.context.tree)
-        await in_thread_to_the_end(session.context.finish)
+        context = session.contexts.get(context_name)
+        if context is None:
+            raise Conflict("the session has no list of these files yet")
+        await unpack_context(stream, context.tree)
+        await in_thread_to_the_end(context.finish)
 
     def add_secret(self, session: Session, name: str, value: bytes) -> None:
         """Raises: InvalidParameter when it is too large."""
@@ -158,22 +167,24 @@ class Sessions:
     # --- the build ------------------------------------------------------------------------
 
     def inputs(self, session: Session) -> Inputs:
+        trees = {name: context.tree for name, context in session.contexts.items()}
         return Inputs(
-            context=session.context.tree if session.context else None,
+            context=trees.pop("", None),
             secrets=session.secrets,
             agents={name: agent.path for name, agent in session.agents.items()},
+            named=trees,
             is_filtered=True,
-            kept=session.context,
+            kept=list(session.contexts.values()),
         )
 
     async def close(self, session: Session) -> None:
-        """Ends the session: secrets and connections go, the context stays for the next build."""
+        """Ends the session: secrets and connections go, contexts stay for the next build."""
         session.secrets.clear()
         for agent in session.agents.values():
             agent.close()
-        if session.context is not None and session.key:
+        for context in session.kept.values():
             with contextlib.suppress(OSError):
-                await in_thread_to_the_end(session.context.save_if_whole)
-        if session.fresh is not None:
-            await asyncio.to_thread(self._workspace.drop_context, session.fresh)
-        self._busy.discard(session.key)
+                await in_thread_to_the_end(context.save_if_whole)
+        for path in session.fresh:
+            await asyncio.to_thread(self._workspace.drop_context, path)
+        self._busy -= session.kept.keys()

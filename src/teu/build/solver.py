@@ -17,6 +17,7 @@ from teu.build.files import FileSteps
 from teu.build.parts import Parts
 from teu.build.plan import BuildPlan
 from teu.build.progress import BuildProgress
+from teu.build.remotecaches import RemoteCaches
 from teu.build.request import BuildRequest, Inputs
 from teu.build.running import Environment
 from teu.build.sources import Sources
@@ -48,6 +49,7 @@ class Solver:
         inputs: Inputs,
         progress: BuildProgress,
         sources: Sources,
+        remote: RemoteCaches,
     ) -> None:
         self._parts = parts
         self._plan = plan
@@ -55,6 +57,8 @@ class Solver:
         self._inputs = inputs
         self._progress = progress
         self._sources = sources
+        self._remote = remote
+        self.records: list[CacheRecord] = []  # of every step, for an export of the cache
         self._environment = Environment(
             network=request.network, extra_hosts=request.extra_hosts, limits=request.limits
         )
@@ -178,14 +182,18 @@ class Solver:
         self._pin(record.key)
         if not self._ignores_cache(plan):
             found = cache.find(record.key)
+            if found is None:
+                found = await self._remote.find(record.key, self._kept)
             if found is not None and self._parts.images.workshop.has(found.diff_ids):
                 self._progress.cached(step.number)
+                self.records.append(found)
                 return found
         self._explain(step, record)
         record.diff_ids = await self._make(step, state)
         record.created_ns = now_ns()
         record.size_bytes = self._own_size(state.diff_ids, record.diff_ids)
         cache.add(record)
+        self.records.append(record)
         return record
 
     async def _record(

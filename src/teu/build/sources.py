@@ -1,5 +1,6 @@
 """Where one build gets things from: images, files of the context, secrets, agents, cache mounts."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -7,9 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from teu.build.cachemounts import CacheMounts
 from teu.build.copying import Picked
+from teu.build.fetching import (
+    Downloaded,
+    check_checksum,
+    download,
+    git_clone,
+    git_commit,
+    git_source,
+    url_file_name,
+)
+from teu.build.keptcontext import KeptContext
 from teu.build.mountpoints import MountSource
 from teu.build.parts import Parts
 from teu.build.progress import BuildProgress
@@ -18,23 +30,23 @@ from teu.build.selection import Tree
 from teu.build.states import State
 from teu.build.steps import Copy, Mount, Run
 from teu.build.trees import Trees
-from teu.errors import InvalidParameter, NotFound, NotImplementedYet
+from teu.errors import InvalidParameter, NotFound
 from teu.model.image import Image, Platform
 from teu.model.reference import Reference
 
 
-class Fetched:
-    """Files of one remote source of an ADD."""
+class Fetched(Struct):
+    """The files of one remote source of an ADD, in a directory of their own."""
 
-    def __init__(self, directory: Path, name: str) -> None:
-        self._directory = directory
-        self._name = name
+    directory: Path
+    path: str = ""  # what is taken of it
+    is_archive: bool = True  # it is a file, which `--unpack` may unpack
 
     def tree(self) -> Tree:
-        return Tree(self._directory, normal=True)
+        return Tree(self.directory, normal=True)
 
     def picked(self, tree: Tree) -> Picked:
-        return Picked(tree, self._name, is_remote=True)
+        return Picked(tree, self.path, is_remote=True)
 
 
 class Sources:
@@ -56,6 +68,8 @@ class Sources:
         self._platform = platform
         self._progress = progress
         self._pulled: set[tuple[str, str]] = set()
+        self._directories: list[Path] = []
+        self._downloads: dict[str, Downloaded] = {}
         self._contents: dict[tuple[str, int, int, int], str] = {}
 
     # --- images ---------------------------------------------------------------------------
@@ -92,20 +106,21 @@ class Sources:
 
     def context_identity(self, root: Path) -> str:
         """Names all of a context's files with their contents; empty when that is not known."""
-        kept = self._inputs.kept
-        return kept.identity if kept is not None and kept.tree == root else ""
+        kept = self._kept(root)
+        return kept.identity if kept is not None else ""
+
+    def _kept(self, root: Path) -> KeptContext | None:
+        return next((kept for kept in self._inputs.kept if kept.tree == root), None)
 
     def _known(self, root: Path) -> Callable[[str, os.stat_result], str | None]:
-        if self.context_identity(root):
-            kept = self._inputs.kept
-            assert kept is not None
+        kept = self._kept(root)
+        if kept is not None:
             return lambda path, found: kept.digest_of(path)
         return lambda path, found: self._contents.get(_identity(root, path, found))
 
     def _remember(self, root: Path) -> Callable[[str, os.stat_result, str], None]:
-        if self.context_identity(root):
-            kept = self._inputs.kept
-            assert kept is not None
+        kept = self._kept(root)
+        if kept is not None:
             return lambda path, found, digest: kept.remember(path, digest)
 
         def remember(path: str, found: os.stat_result, digest: str) -> None:
@@ -123,13 +138,59 @@ class Sources:
         return msgspec.structs.replace(step, sources=local)
 
     async def remote_digests(self, step: Copy) -> dict[str, str]:
-        """What remote sources hold now, by source."""
-        if step.is_add and any(map(is_remote, step.sources)):
-            raise NotImplementedYet("ADD of a URL is not supported yet")
-        return {}
+        """What remote sources hold now, by source: a commit, or a digest. A file whose digest the
+        Dockerfile says is not fetched for that. Raises: Unavailable, InvalidParameter."""
+        found: dict[str, str] = {}
+        for source in _remote(step):
+            git = git_source(source)
+            if git is not None:
+                found[source] = await git_commit(git)
+                if step.checksum and not found[source].startswith(step.checksum):
+                    raise InvalidParameter(
+                        f"digest mismatch: {source} is at commit {found[source]}, not at "
+                        f"{step.checksum}"
+                    )
+            elif step.checksum:
+                found[source] = check_checksum(step.checksum)
+            else:
+                fetched = await self._download(source, "")
+                found[source] = fetched.digest
+        return found
 
     async def fetch(self, step: Copy) -> list[Fetched]:
-        return []
+        """Remote sources as files; they stay until `close`."""
+        found = []
+        for source in _remote(step):
+            git = git_source(source)
+            if git is None:
+                file = await self._download(source, step.checksum)
+                found.append(Fetched(file.path.parent, file.path.name))
+                continue
+            directory = self._new_directory()
+            commit = await git_commit(git)
+            await git_clone(git, commit, directory, keep_git=step.keep_git_dir)
+            found.append(Fetched(directory, git.directory, is_archive=False))
+        return found
+
+    async def _download(self, url: str, checksum: str) -> Downloaded:
+        """Once for a build."""
+        name = url_file_name(url)
+        if url not in self._downloads:
+            target = self._new_directory() / name
+            self._downloads[url] = await download(url, target, checksum)
+        found = self._downloads[url]
+        if checksum and found.digest != checksum:
+            raise InvalidParameter(f"digest mismatch {found.digest}: {checksum} (expected)")
+        return found
+
+    def _new_directory(self) -> Path:
+        self._directories.append(self._parts.workspace.new_context())
+        return self._directories[-1]
+
+    async def close(self) -> None:
+        """Removes what was fetched."""
+        for directory in self._directories:
+            await asyncio.to_thread(self._parts.workspace.drop_context, directory)
 
     # --- mounts ---------------------------------------------------------------------------
 
@@ -192,6 +253,10 @@ def _identity(root: Path, path: str, found: os.stat_result) -> tuple[str, int, i
 def is_remote(source: str) -> bool:
     """A URL or a git repository."""
     return source.startswith(("http://", "https://", "git@", "git://", "ssh://"))
+
+
+def _remote(step: Copy) -> list[str]:
+    return [source for source in step.sources if step.is_add and is_remote(source)]
 
 
 def auth_for(auths: Mapping[str, Mapping[str, str]], name: Reference) -> Mapping[str, Any] | None:

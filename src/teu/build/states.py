@@ -1,11 +1,14 @@
 """What a stage is after some of its steps, and how that becomes an image's config."""
 
+from typing import Any
+
 import msgspec
 from msgspec import Struct, field
 
 from teu.build.request import BuildRequest
 from teu.build.steps import StagePlan
 from teu.clock import format_ns
+from teu.image.cachetransfer import INLINE_KEY
 from teu.image.making import portable
 from teu.model.image import HistoryEntry
 
@@ -30,9 +33,15 @@ class State(Struct):
         return State(diff_ids, self.inherited, [*self.changes, change])
 
 
-def config_json(plan: StagePlan, state: State, request: BuildRequest, created_ns: int) -> bytes:
+def config_json(
+    plan: StagePlan,
+    state: State,
+    request: BuildRequest,
+    created_ns: int,
+    inline: bytes | None = None,
+) -> bytes:
     """The image's config, the same bytes for the same input. With `source_date_epoch` no time in
-    it is later than that."""
+    it is later than that. `inline`: the cache's document, for images that carry it."""
     limit_ns = None
     if request.source_date_epoch is not None:
         limit_ns = request.source_date_epoch * 1_000_000_000
@@ -50,7 +59,7 @@ def config_json(plan: StagePlan, state: State, request: BuildRequest, created_ns
     config = msgspec.structs.replace(plan.config)
     if request.labels:
         config.labels = {**(config.labels or {}), **request.labels}
-    document = {
+    document: dict[str, Any] = {
         "architecture": plan.platform.architecture,
         "config": portable(config),
         "created": format_ns(created_ns),
@@ -64,4 +73,6 @@ def config_json(plan: StagePlan, state: State, request: BuildRequest, created_ns
         "os.version": plan.platform.os_version,
     }
     document.update({name: value for name, value in optional.items() if value})
+    if inline is not None:
+        document[INLINE_KEY] = msgspec.Raw(inline)
     return msgspec.json.encode(document)

@@ -88,7 +88,7 @@ class Workspace:
         """Removes everything of the step (idempotent). Raises: OSError."""
         self.unmount(place)
         for directory in (place.run, place.home):
-            _remove(directory)
+            remove_directory(directory)
 
     def new_context(self) -> Path:
         """An empty directory for a client's files. Raises: SystemFailure."""
@@ -98,7 +98,7 @@ class Workspace:
         return path
 
     def drop_context(self, path: Path) -> None:
-        _remove(path)
+        remove_directory(path)
 
     def save(self, place: Place, record: ContainerRecord) -> None:
         """What `recover` needs to end the step. Raises: SystemFailure."""
@@ -120,7 +120,7 @@ class Workspace:
                 log.error("build step %s: cannot be cleaned up: %s", place.id[:12], error)
         for left in (*self.run_root.iterdir(), *(self.root / "contexts").iterdir()):
             if not (left / "index").is_file():  # a context that is whole stays
-                await asyncio.to_thread(_remove, left)
+                await asyncio.to_thread(remove_directory, left)
 
     async def _end(self, place: Place, runtime: RuntimeService, shims: ShimService) -> None:
         record = _read_record(place)
@@ -135,7 +135,7 @@ class Workspace:
         await runtime.delete(record)
 
 
-def _remove(directory: Path) -> None:
+def remove_directory(directory: Path) -> None:
     """Of any depth; missing is fine. Raises: OSError."""
     parent_fd = os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

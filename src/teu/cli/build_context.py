@@ -25,7 +25,8 @@ class LocalContext:
     """A directory, with the name of its Dockerfile inside it, and its text, which may come
     from stdin or from elsewhere."""
 
-    def __init__(self, root: str, dockerfile: str) -> None:
+    def __init__(self, root: str, dockerfile: str | None) -> None:
+        """`dockerfile`: as asked, "" for the usual one, None for a context without one."""
         if not os.path.isdir(root):
             raise Failure(
                 f"unable to prepare context: path {root!r} not found"
@@ -36,7 +37,8 @@ class LocalContext:
         self.dockerfile = ""
         self.dockerfile_text = b""
         self.is_inside = True  # the Dockerfile is a file of the context
-        self._choose_dockerfile(dockerfile)
+        if dockerfile is not None:
+            self._choose_dockerfile(dockerfile)
         self.ignore = self._read_ignore()
 
     def _choose_dockerfile(self, asked: str) -> None:
@@ -71,7 +73,8 @@ class LocalContext:
 
     def _read_ignore(self) -> IgnoreList:
         """`DOCKERFILE.dockerignore` beside the Dockerfile, else `.dockerignore`."""
-        for name in (f"{self.dockerfile}.dockerignore", ".dockerignore"):
+        own = [f"{self.dockerfile}.dockerignore"] if self.dockerfile else []
+        for name in (*own, ".dockerignore"):
             try:
                 with open(
                     os.path.join(self.root, name), encoding="utf-8", errors="replace"

@@ -60,17 +60,27 @@ class BuildSession:
     # --- files ----------------------------------------------------------------------------
 
     def send_files(self, context: LocalContext) -> None:
-        """Raises: Failure, DaemonError."""
-        listed = [_listed(path, name) for path, name in context.walk(self._paths)]
+        """What the Dockerfile may read of the build context. Raises: Failure, DaemonError."""
+        self._send(context, "", self._paths)
+
+    def send_named(self, name: str, root: str) -> None:
+        """A directory as a named context. Raises: Failure, DaemonError."""
+        from teu.cli.build_context import LocalContext
+
+        self._send(LocalContext(root, None), name, None)
+
+    def _send(self, context: LocalContext, name: str, paths: list[str] | None) -> None:
+        listed = [_listed(path, inner) for path, inner in context.walk(paths)]
         rows = [row for row in listed if row is not None]
-        query = {"key": f"{socket.gethostname()}:{context.root}"}
+        key = f"{socket.gethostname()}:{name}:{context.root}"
+        query = {"key": key, "context": name or None}
         body = dumps(rows).encode("utf-8", "surrogateescape")
         response = self._client.request("PUT", self._path("files"), query, body)
         needed = self._client.finish_json(response)
         if needed:
             archive = _archive(context.root, needed)
             self._client.finish(
-                self._client.request("PUT", self._path("content"), None, archive, _TAR)
+                self._client.request("PUT", self._path("content"), query, archive, _TAR)
             )
 
     # --- secrets --------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from teu.cli.commands import Row, find
+from teu.cli.commands import GROUPS_WITH_FLAGS, Row, find
 from teu.cli.grammar import Command, Flag, HelpRequested, Parser, UsageError, arity_problem
 from teu.cli.launcher import INTERRUPTED_STATUS
 from teu.cli.session import Failure, Session
@@ -94,11 +94,29 @@ def _run(program: str, words: list[str]) -> int:
         return _help(program, [])
     if rest[0] == "help":
         return _help(program, rest[1:])
+    if rest[0] in GROUPS_WITH_FLAGS:
+        rest = _group_flags(session, rest)
     row, path, rest = find(rest)
     session.path = f"{program} {path}"
     if row is None:
         return _run_group(session, path, rest)
-    return _run_command(session, row, rest)
+    return run_row(session, row, rest)
+
+
+def _group_flags(session: Session, words: list[str]) -> list[str]:
+    """Takes the flags between a group and its command: `compose -f X up` -> `compose up`."""
+    module = f"teu.cli.commands.{GROUPS_WITH_FLAGS[words[0]]}"
+    __import__(module)
+    parser = Parser(sys.modules[module].GROUP_FLAGS, interspersed=False)
+    path = f"{session.program} {words[0]}"
+    try:
+        rest = parser.parse(words[1:])
+    except HelpRequested:
+        rest = ["--help"]
+    except UsageError as error:
+        raise _usage_failure(path, f"{path} [OPTIONS] COMMAND", str(error)) from None
+    session.group = parser.options
+    return [words[0], *rest]
 
 
 def _run_group(session: Session, group: str, rest: list[str]) -> int:
@@ -136,7 +154,8 @@ def _suggestions(session: Session, group: str, word: str) -> list[str]:
     return [text] if text else []
 
 
-def _run_command(session: Session, row: Row, words: list[str]) -> int:
+def run_row(session: Session, row: Row, words: list[str]) -> int:
+    """One command with its flags and arguments; its exit status. Raises: Failure."""
     command = load(row)
     if command is None:
         raise Failure(f"{session.program}: '{session.path}' is not implemented yet")

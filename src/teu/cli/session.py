@@ -24,6 +24,7 @@ class Session:
 
     program: "teu", or "docker" when invoked under that name. path: the command as typed, with
     the program's name in front. globals: the parsed global flags. options: the command's own.
+    group: those between a group's name and its command (`compose -f X up`).
     """
 
     def __init__(self, program: str, globals: Options) -> None:
@@ -31,6 +32,7 @@ class Session:
         self.globals = globals
         self.path = program
         self.options: Options | None = None
+        self.group: Options | None = None
         self._config: ClientConfig | None = None
         self._client: Client | None = None
 

@@ -52,10 +52,13 @@ class Committer:
                 comment=comment,
                 changes=changes,
             )
+            facts = {"comment": comment, "imageID": image.id, "imageRef": ""}
+            if image.repo_tags:
+                facts["imageRef"] = image.repo_tags[0]
+            self._services.containers.tell(container, "commit", lasting=True, **facts)
         finally:
             if paused:
                 await self._lifecycle.end_pause_for_now(container)
-        self._services.containers.tell(container, "commit", imageID=image.id, imageRef=name)
         return image
 
     async def _pause(self, container: Container) -> bool:

@@ -194,5 +194,12 @@ class Containers:
             lasting=lasting,
         )
 
+    def tell_detached(self, container: Container, exec_id: str) -> None:
+        """A client typed its detach keys; `exec_id` is empty for the container's own process."""
+        if exec_id:
+            self.tell(container, "exec_detach", execID=exec_id)
+        else:
+            self.tell(container, "detach")
+
     def in_status(self, *statuses: Status) -> list[Container]:
         return [c for c in self if c.record.status in statuses]

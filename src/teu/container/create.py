@@ -82,6 +82,10 @@ class Creator:
             state.move(record, Status.CREATED)
             services.containers.save(container)
             tx.commit()
+        for point in mounts:
+            if point.type == "volume" and point.name not in before:
+                facts = {"driver": point.driver or "local"}
+                services.events.publish("volume", "create", point.name, facts)
         services.containers.tell(container, "create")
         services.runtime.foresee_start()
         return Created(container, warnings)

@@ -96,7 +96,7 @@ class Execs:
         item = Exec(ids.new_id(), container, config, command)
         self._execs[item.id] = item
         container.exec_ids.append(item.id)
-        self._tell(item, f"exec_create: {' '.join(command)}")
+        self._tell(item, f"exec_create: {shown_line(command)}")
         return item
 
     @staticmethod
@@ -174,6 +174,7 @@ class Execs:
         description.write_bytes(msgspec.json.encode(process))
         self._note(item.container, item.id).write_bytes(msgspec.json.encode(config))
         item.running = True
+        self._tell(item, f"exec_start: {shown_line(item.command)}")
         try:
             item.process = await shim.exec(
                 ExecSpec(
@@ -191,7 +192,6 @@ class Execs:
             raise
         finally:
             description.unlink(missing_ok=True)
-        self._tell(item, f"exec_start: {' '.join(item.command)}")
 
     def _exited(self, item: Exec, status: ExitStatus) -> None:
         """Runs before the shim's report is acknowledged, so before the client's stream ends."""
@@ -239,6 +239,11 @@ class Execs:
         self._services.containers.tell(
             item.container, action, lasting=True, execID=item.id, **attributes
         )
+
+
+def shown_line(command: list[str]) -> str:
+    """A command in an event, as Docker has it: with a space behind a lone program."""
+    return f"{command[0]} {' '.join(command[1:])}"
 
 
 def _words(config: ExecConfig) -> list[str]:

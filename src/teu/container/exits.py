@@ -13,6 +13,7 @@ from teu import clock
 from teu.container import state
 from teu.container.container import Container, Outcome
 from teu.container.health import HealthMonitor
+from teu.container.plugevents import PlugEvents
 from teu.container.removal import Remover
 from teu.container.services import Services
 from teu.errors import EngineError
@@ -61,10 +62,13 @@ def restart_delay_s(short_runs: int) -> float:
 class Exits:
     """`start` is the life cycle's, for restarts (a cycle that the composition root closes)."""
 
-    def __init__(self, services: Services, remover: Remover, health: HealthMonitor) -> None:
+    def __init__(
+        self, services: Services, remover: Remover, health: HealthMonitor, plugs: PlugEvents
+    ) -> None:
         self._services = services
         self._remover = remover
         self._health = health
+        self._plugs = plugs
         self.start: Callable[[Container], Awaitable[None]] = _unset
 
     def exited(self, container: Container, status: ExitStatus) -> None:
@@ -92,6 +96,7 @@ class Exits:
             exitCode=str(record.exit_code),
             execDuration=str(duration_s),
         )
+        self._plugs.ended(container)
         self._follow_up(container, again)
 
     def _follow_up(self, container: Container, again: bool) -> None:

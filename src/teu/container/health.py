@@ -20,6 +20,7 @@ import msgspec
 from teu import clock, ids
 from teu.container import healthcheck
 from teu.container.container import Container
+from teu.container.exec import shown_line
 from teu.container.healthcheck import HealthCheck
 from teu.container.probeoutput import ProbeOutput
 from teu.container.services import Services
@@ -93,12 +94,13 @@ class HealthMonitor:
         """One run of the check. Raises: EngineError. Cancel: the probe's processes are killed."""
         exec_id = ids.new_id()
         start_ns = clock.now_ns()
-        line = " ".join(check.command)
+        line = shown_line(check.command)
         self._tell(container, exec_id, f"exec_create: {line}")
         output = ProbeOutput(healthcheck.OUTPUT_BYTES)
         try:
             spec = ExecSpec(id=_PROBE + exec_id, process=process, tty=False, open_stdin=False)
-            running = await self._start(container, shim, spec, output, line)
+            self._tell(container, exec_id, f"exec_start: {line}")
+            running = await self._start(container, shim, spec, output)
             code = await self._wait(container, running, check.timeout_s)
             await output.ended(OUTPUT_LIMIT_S)
         finally:
@@ -111,7 +113,7 @@ class HealthMonitor:
         return HealthResult(start_ns=start_ns, end_ns=clock.now_ns(), exit_code=code, output=text)
 
     async def _start(
-        self, container: Container, shim: Shim, spec: ExecSpec, output: ProbeOutput, line: str
+        self, container: Container, shim: Shim, spec: ExecSpec, output: ProbeOutput
     ) -> ExecProcess:
         """Cancel: the shim starts it nevertheless, so it is killed once it runs."""
 
@@ -120,9 +122,7 @@ class HealthMonitor:
         async def start() -> ExecProcess:
             async with self._starts:
                 on_exit = partial(self._died, container, exec_id)
-                running = await shim.exec(spec, [output.client()], on_exit=on_exit)
-                self._tell(container, exec_id, f"exec_start: {line}")
-                return running
+                return await shim.exec(spec, [output.client()], on_exit=on_exit)
 
         starting = self._tasks.spawn(start(), f"probe of {container.id[:12]}")
         try:

@@ -15,6 +15,7 @@ from teu.container.container import Container, Outcome
 from teu.container.exits import REMOVE, REMOVE_VOLUMES, RESTART, UNPAUSE, Exits
 from teu.container.health import HealthMonitor
 from teu.container.mounts import make_sources
+from teu.container.plugevents import PlugEvents
 from teu.container.removal import RemovalInProgress, Remover
 from teu.container.services import Services
 from teu.container.setup import Setup
@@ -47,12 +48,14 @@ class Lifecycle:
         exits: Exits,
         remover: Remover,
         health: HealthMonitor,
+        plugs: PlugEvents,
     ) -> None:
         self._services = services
         self._setup = setup
         self._exits = exits
         self._remover = remover
         self._health = health
+        self._plugs = plugs
         exits.start = self.start_locked
         health.act = self.act_on_failure
 
@@ -66,8 +69,7 @@ class Lifecycle:
                 raise Conflict("cannot start a paused container, try unpause instead")
             if container.running:
                 raise NotModified(f"container {container.id} is already running")
-            if record.status in (Status.REMOVING, Status.DEAD):
-                raise Conflict("container is marked for removal and cannot be started")
+            self._refuse_if_going(container)
             self._cancel_restart(container)
             record.stopped_by_user = False
             record.restart_count = record.short_runs = 0
@@ -99,6 +101,7 @@ class Lifecycle:
                     launch,
                     container.take_pending(),
                     on_exit=partial(self._exits.exited, container),
+                    on_detached=partial(self._services.containers.tell_detached, container),
                 )
                 tx.commit()
         except BaseException as error:
@@ -116,6 +119,7 @@ class Lifecycle:
         container.shim = shim
         self._health.begin(container)
         self._services.containers.save(container)
+        self._plugs.started(container)
         self._services.containers.tell(container, "start")
 
     def _start_failed(self, container: Container, previous: Status, error: BaseException) -> None:
@@ -128,6 +132,13 @@ class Lifecycle:
         self._setup.close_clients(container)
         if record.host.auto_remove:
             self._remover.remove_exited(container)
+
+    @staticmethod
+    def _refuse_if_going(container: Container) -> None:
+        record = container.record
+        going = record.intent in (REMOVE, REMOVE_VOLUMES)
+        if going or record.status in (Status.REMOVING, Status.DEAD):
+            raise Conflict("container is marked for removal and cannot be started")
 
     @staticmethod
     def _cancel_restart(container: Container) -> None:
@@ -213,7 +224,7 @@ class Lifecycle:
             self._services.containers.tell(container, "kill", signal=str(number))
 
     async def kill(self, container: Container, signal_name: str = "") -> None:
-        """Sends a signal; KILL, the default, also waits for the exit.
+        """Sends a signal (KILL by default). After KILL it waits for the exit, as Docker does.
 
         Raises: Conflict when it does not run, InvalidParameter, DeadlineExceeded.
         """
@@ -237,6 +248,7 @@ class Lifecycle:
         self, container: Container, *, timeout_s: int | None = None, signal_name: str = ""
     ) -> None:
         """stop (if it runs) and start; a container with `--rm` is not removed in between."""
+        self._refuse_if_going(container)
         self._intend(container, RESTART)
         try:
             if state.is_active(container.record):
@@ -244,7 +256,8 @@ class Lifecycle:
                     await self.stop(container, timeout_s=timeout_s, signal_name=signal_name)
             await self.start(container)
         finally:
-            self._intend(container, "")
+            if container.record.intent == RESTART:  # a removal may have come meanwhile
+                self._intend(container, "")
         self._services.containers.tell(container, "restart")
 
     async def act_on_failure(self, container: Container, action: str) -> None:
@@ -342,19 +355,28 @@ class Lifecycle:
             raise RemovalInProgress(container.id)
         if state.is_active(record) and not force:
             self._refuse_removal(container)
-        if state.is_active(record):
+        while not await self._remove_ended(container, volumes or record.host.auto_remove):
+            if not force:
+                self._refuse_removal(container)
             self._intend(container, REMOVE_VOLUMES if volumes else REMOVE)
             try:
                 await self._end_for_removal(container)
             except BaseException:
                 self._intend(container, "")
                 raise
+
+    async def _remove_ended(self, container: Container, volumes: bool) -> bool:
+        """False if it runs, perhaps because a start was under way; no other begins after an intent
+        to remove it."""
+        if state.is_active(container.record):
+            return False
         async with container.lock:
             if _is_going(container):  # `--rm`, or another client was faster
-                return
-            if state.is_active(record):
-                self._refuse_removal(container)
-            self._remover.remove_exited(container, volumes=volumes or record.host.auto_remove)
+                return True
+            if state.is_active(container.record):
+                return False
+            self._remover.remove_exited(container, volumes=volumes)
+        return True
 
     def _intend(self, container: Container, intent: str) -> None:
         """Saved before the first step, so that recovery brings it to its end after a crash."""

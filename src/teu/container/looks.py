@@ -34,6 +34,7 @@ class Looks:
         if done.returncode != 0:
             reason = done.stderr.decode(errors="replace").strip().splitlines()
             raise InvalidParameter(f"ps: {reason[0] if reason else 'no output'}")
+        self._services.containers.tell(container, "top")
         pids = set(self._services.runtime.processes(container.record))
         return narrow(done.stdout.decode(errors="replace"), pids)
 

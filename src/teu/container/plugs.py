@@ -43,7 +43,8 @@ class Plugs:
                 settings = await self._plug_in(container, network, settings)
             record.networks[network.name] = settings
             self._services.containers.save(container)
-        self._tell("connect", container, network)
+        if container.running:  # else it is told at the start
+            self._tell("connect", container, network)
 
     async def disconnect(self, container: Container, network: NetworkRecord) -> None:
         """Raises: Conflict, Forbidden, InvalidParameter."""
@@ -66,7 +67,8 @@ class Plugs:
                 self._services.etc.left(home, record, addresses_of(settings))
             del record.networks[network.name]
             self._services.containers.save(container)
-        self._tell("disconnect", container, network)
+        if container.running:
+            self._tell("disconnect", container, network)
 
     async def disconnect_lost(self, ref: str, network: NetworkRecord) -> None:
         """`--force`: an endpoint whose container is not known any more. Raises: NotFound."""

@@ -36,6 +36,7 @@ class Pruner:
                 continue
             removed.append(container.id)
             reclaimed += own
+        self._services.events.publish("container", "prune", "", {"reclaimed": str(reclaimed)})
         return removed, reclaimed
 
 

@@ -129,6 +129,7 @@ class Recovery:
                 found = await self._services.shims.adopt(
                     self._services.paths.run(record.id),
                     on_exit=partial(self._exits.exited, container),
+                    on_detached=partial(self._services.containers.tell_detached, container),
                 )
         except (EngineError, TimeoutError) as error:
             log.error("container %s: cannot be adopted: %s", record.id[:12], error)

@@ -94,6 +94,9 @@ class Remover:
                 with contextlib.suppress(Conflict, NotFound):  # another container shares it
                     self._services.volumes.begin_removal(point.name)
                     going.append(point.name)
+                    self._services.events.publish(
+                        "volume", "destroy", point.name, {"driver": point.driver or "local"}
+                    )
         return going
 
     async def tear_down(self, container: Container) -> None:

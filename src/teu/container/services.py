@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from teu.container.containers import Containers
+from teu.events import EventBus
 from teu.image.service import ImageService
 from teu.model.config import LogConfig
 from teu.network.files import EtcFiles
@@ -56,3 +57,4 @@ class Services:
     runtime: RuntimeService
     shims: ShimService
     tasks: TaskOwner
+    events: EventBus

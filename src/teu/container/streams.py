@@ -124,6 +124,7 @@ class Streams:
         if container.shim is None:
             raise Conflict(f"container {container.id} is not running")
         await container.shim.resize(height, width)
+        self._services.containers.tell(container, "resize", height=str(height), width=str(width))
 
     def wait(self, container: Container, condition: str) -> asyncio.Future[Outcome]:
         """A future of the outcome: `not-running` (default), `next-exit` or `removed`.

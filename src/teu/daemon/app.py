@@ -5,7 +5,6 @@ runtime, shims, recovery; stop is the reverse. Containers live on when the daemo
 """
 
 import logging
-import platform
 from pathlib import Path
 
 from aiohttp import web
@@ -18,6 +17,7 @@ from teu.api.routes.archive import ArchiveRoutes
 from teu.api.routes.build import BuildRoutes
 from teu.api.routes.buildsessions import BuildSessionRoutes
 from teu.api.routes.containers import ContainerRoutes
+from teu.api.routes.distribution import DistributionRoutes
 from teu.api.routes.exec import ExecRoutes
 from teu.api.routes.images import ImageRoutes
 from teu.api.routes.networks import NetworkRoutes
@@ -39,6 +39,7 @@ from teu.container.links import Links
 from teu.container.listing import Listing
 from teu.container.logdrivers import check_log
 from teu.container.looks import Looks
+from teu.container.plugevents import PlugEvents
 from teu.container.plugs import Plugs
 from teu.container.prune import Pruner
 from teu.container.recovery import Recovery
@@ -51,9 +52,16 @@ from teu.container.streams import Streams
 from teu.container.update import Updater
 from teu.container.view import Views
 from teu.daemon.config import DaemonConfig
-from teu.daemon.translate import network_config, registry_config, runtime_config
+from teu.daemon.translate import (
+    mirrors,
+    network_config,
+    registry_config,
+    reload_facts,
+    runtime_config,
+)
 from teu.errors import InvalidParameter
 from teu.events import EventBus
+from teu.image.remote import RemoteImages
 from teu.image.service import ImageService
 from teu.model.config import LogConfig
 from teu.network.files import EtcFiles
@@ -132,9 +140,7 @@ class Daemon:
             tasks.start(
                 self._engine.services.runtime.reload(runtime_config(config)), "reload runtimes"
             )
-            self._engine.events.publish(
-                "daemon", "reload", self._engine_id(), {"name": platform.node()}
-            )
+            self._engine.events.publish("daemon", "reload", self._engine_id(), reload_facts(config))
 
     # --- building ------------------------------------------------------------------------
 
@@ -164,6 +170,7 @@ class Daemon:
             runtime=runtime,
             shims=ShimService(config.exec_root / "rehearsal"),
             tasks=TaskOwner(),
+            events=events,
         )
         return services, events
 
@@ -171,11 +178,12 @@ class Daemon:
         rootfs = RootFilesystems(services.paths, services.images)
         remover = Remover(services, rootfs)
         health = HealthMonitor(services)
-        exits = Exits(services, remover, health)
+        plug_events = PlugEvents(services)
+        exits = Exits(services, remover, health, plug_events)
         links = Links(services)
         setup = Setup(services, rootfs, links)
         builds = self._users.builds = self._build_builder(services, services.etc)
-        lifecycle = Lifecycle(services, setup, exits, remover, health)
+        lifecycle = Lifecycle(services, setup, exits, remover, health, plug_events)
         looks = Looks(services)
         engine = Engine(
             services=services,
@@ -198,6 +206,7 @@ class Daemon:
             health=health,
             system=System(services, looks, events, self._about),
             registry=self._registry,
+            remote=RemoteImages(self._registry),
         )
         return engine, Recovery(services, rootfs, lifecycle, exits, remover, engine.execs, health)
 
@@ -208,7 +217,12 @@ class Daemon:
             workspace, services.runtime, services.shims, services.networks, etc, services.tasks
         )
         return BuildService(
-            workspace, BuildStore(self._db), services.images, runner, services.tasks
+            workspace,
+            BuildStore(self._db),
+            services.images,
+            runner,
+            services.tasks,
+            self._config.builder,
         )
 
     def _engine_id(self) -> str:
@@ -225,7 +239,7 @@ class Daemon:
             labels=list(config.labels),
             debug=config.debug,
             insecure_registries=list(config.insecure_registries),
-            mirrors=list(config.registry_mirrors),
+            mirrors=mirrors(config),
             log_driver=config.log_driver,
             runtimes=runtime.known(),
             default_runtime=runtime.default_runtime,
@@ -271,6 +285,7 @@ def _routes(engine: Engine) -> list[Route]:
         ArchiveRoutes(engine),
         ExecRoutes(engine),
         ImageRoutes(engine),
+        DistributionRoutes(engine),
         NetworkRoutes(engine),
         VolumeRoutes(engine),
         SystemRoutes(engine),

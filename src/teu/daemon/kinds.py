@@ -149,5 +149,6 @@ ULIMIT = Kind("ulimit", values.ulimit_flag, values.ulimit_json, "map")
 POOLS = Kind("pool-options", values.pool_flag, values.pool_json, "list")
 RUNTIME = Kind("runtime", values.runtime_flag, values.runtime_json, "map")
 SECCOMP = plain("string", values.seccomp)
+BUILDER = Kind("map", values.builder_json, values.builder_json)
 LOG_LEVEL = plain("string", values.log_level)
 ANY = Kind("string", str, lambda value: value)  # of options that are not used: any shape goes

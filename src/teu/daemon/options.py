@@ -166,8 +166,9 @@ REGISTRIES = (
         "insecure-registry", reloads=True,
     ),
     Option(
-        "registry-mirrors", kinds.MIRRORS, "Preferred registry mirror", "registry-mirror",
-        reloads=True,
+        "registry-mirrors", kinds.MIRRORS,
+        "Mirror to try before Docker Hub (URL) or before another registry (HOST=URL)",
+        "registry-mirror", reloads=True,
     ),
     Option(
         "max-concurrent-downloads", kinds.COUNT, "Set the max concurrent downloads", reloads=True
@@ -179,6 +180,7 @@ REGISTRIES = (
     ),
     Option("http-proxy", kinds.TEXT, "HTTP proxy URL to use for outgoing traffic"),
     Option("https-proxy", kinds.TEXT, "HTTPS proxy URL to use for outgoing traffic"),
+    Option("builder", kinds.BUILDER, "Limit of the build cache", flag=""),
     Option("no-proxy", kinds.TEXT, "Comma-separated hosts for which the proxy is skipped"),
 )  # fmt: skip
 
@@ -192,7 +194,6 @@ WITHOUT_EFFECT = (
     _ignored("ip6tables", "nftables rules cover both families", kinds.BOOL),
     _ignored("experimental", "there are no experimental features", kinds.BOOL),
     _ignored("features", "every feature is always on, or not served", kinds.ANY, "feature"),
-    _ignored("builder", "the builder keeps no cache of its own to limit", kinds.ANY, ""),
     _ignored("min-api-version", "every API version from 1.24 on is served", flag=""),
     _ignored("raw-logs", "log lines are never coloured", kinds.BOOL),
     _ignored("containerd", _CONTAINERD),

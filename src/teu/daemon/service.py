@@ -132,13 +132,10 @@ class Service:
     def _apply(self, engine: Engine, change: Reload) -> None:
         for key in change.waiting:
             log.warning("the option %s has changed; it takes effect at the next start", key)
-        if not change.changed:
-            log.info("Reloaded configuration: nothing has changed")
-            return
         engine.reload(change.config)
         self._config = change.config
         logs.set_level(change.config.log_level)
-        log.info("Reloaded configuration: %s", ", ".join(change.changed))
+        log.info("Reloaded configuration: %s", ", ".join(change.changed) or "nothing has changed")
 
     async def _shut_down(self, engine: Engine | None, server: HttpServer | None) -> None:
         """Never takes for ever: after the deadline the process ends where it stands, even when

@@ -1,8 +1,11 @@
 """From the daemon's configuration to what each part is told."""
 
+import json
+import platform
 from pathlib import Path
 
 from teu.daemon.config import DaemonConfig
+from teu.model.reference import DEFAULT_DOMAIN
 from teu.network.config import NetworkConfig
 from teu.registry.config import RegistryConfig
 from teu.runtime.config import RuntimeBinary, RuntimeConfig
@@ -48,8 +51,39 @@ def network_config(config: DaemonConfig) -> NetworkConfig:
 def registry_config(config: DaemonConfig) -> RegistryConfig:
     return RegistryConfig(
         insecure=list(config.insecure_registries),
-        mirrors=list(config.registry_mirrors),
+        mirrors=mirrors(config),
         max_concurrent_downloads=config.max_concurrent_downloads,
         max_concurrent_uploads=config.max_concurrent_uploads,
         max_attempts=config.max_download_attempts,
     )
+
+
+def mirrors(config: DaemonConfig) -> dict[str, list[str]]:
+    """URLs by the host whose mirrors they are."""
+    found: dict[str, list[str]] = {}
+    for entry in config.registry_mirrors:
+        host, equals, url = entry.rpartition("=")
+        found.setdefault(host if equals else DEFAULT_DOMAIN, []).append(url)
+    return found
+
+
+def reload_facts(config: DaemonConfig) -> dict[str, str]:
+    """What the event of a reload says, in Docker's words."""
+    values: dict[str, object] = {
+        "debug": config.debug,
+        "default-cgroupns-mode": config.default_cgroupns_mode,
+        "default-ipc-mode": config.default_ipc_mode,
+        "default-runtime": config.default_runtime,
+        "default-shm-size": config.default_shm_size_bytes,
+        "insecure-registries": config.insecure_registries,
+        "labels": config.labels,
+        "live-restore": True,
+        "max-concurrent-downloads": config.max_concurrent_downloads,
+        "max-concurrent-uploads": config.max_concurrent_uploads,
+        "max-download-attempts": config.max_download_attempts,
+        "registry-mirrors": config.registry_mirrors,
+        "shutdown-timeout": config.shutdown_timeout_s,
+    }
+    facts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}
+    runtimes = " ".join(f"{name}:{entry.path}" for name, entry in config.runtimes.items())
+    return {"name": platform.node(), "runtimes": runtimes, **facts}

@@ -9,6 +9,7 @@ from typing import Any
 
 from teu.daemon.config import AddressPool, Host, RuntimeEntry
 from teu.model.config import Ulimit
+from teu.units import parse_size
 
 # getrlimit(2), in the words of `--ulimit`
 ULIMITS = {
@@ -18,6 +19,8 @@ ULIMITS = {
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _DOMAIN = re.compile(r"[a-zA-Z0-9_]([a-zA-Z0-9_-]*[a-zA-Z0-9_])?(\.[a-zA-Z0-9_-]+)*\.?")
 _REGISTRY = re.compile(r"[a-zA-Z0-9.-]+(:\d{1,5})?|\[[0-9a-fA-F:]+\](:\d{1,5})?")
+_BUILDER_GC = {"enabled", "defaultKeepStorage", "defaultReservedSpace", "maxUsedSpace"}
+_BUILDER_BYTES = 20_000_000_000
 
 Value = Any  # whatever JSON holds
 
@@ -94,12 +97,18 @@ def search_domain(text: str) -> str:
 
 
 def mirror(text: str) -> str:
-    scheme, _, rest = text.partition("://")
+    """`URL` of a mirror of Docker Hub, or `HOST[:PORT]=URL` for any other registry."""
+    host, equals, url = text.partition("=")
+    if not equals or "/" in host:
+        host, url = "", text
+    elif not _REGISTRY.fullmatch(host):
+        raise ValueError(f'invalid mirror: "{host}" is not the host[:port] of a registry')
+    scheme, _, rest = url.partition("://")
     if scheme not in ("http", "https") or not rest:
-        raise ValueError(f'invalid mirror: "{text}" is not an http:// or https:// address')
+        raise ValueError(f'invalid mirror: "{url}" is not an http:// or https:// address')
     if "@" in rest or "?" in rest or "#" in rest:
-        raise ValueError(f'invalid mirror: no credentials, query, or fragment in "{text}"')
-    return text.rstrip("/") + "/"
+        raise ValueError(f'invalid mirror: no credentials, query, or fragment in "{url}"')
+    return f"{host}=" * bool(host) + url.rstrip("/") + "/"
 
 
 def insecure_registry(text: str) -> str:
@@ -268,3 +277,15 @@ def log_level(text: str) -> str:
     if known.get(level, level) not in ("debug", "info", "warning", "error", "critical"):
         raise ValueError(f"invalid logging level: {text} (use debug, info, warn, error or fatal)")
     return known.get(level, level)
+
+
+def builder_json(value: Value) -> int:
+    """dockerd's `builder.gc`: `{"enabled": true, "defaultKeepStorage": "20GB"}` -> bytes, 0 for
+    no limit."""
+    gc = as_object(as_object(value).get("gc", {}))
+    if unknown := gc.keys() - _BUILDER_GC:
+        raise ValueError(f"builder.gc has no {sorted(unknown)[0]!r} here: set defaultKeepStorage")
+    if not gc.get("enabled", True):
+        return 0
+    size = gc.get("maxUsedSpace") or gc.get("defaultReservedSpace") or gc.get("defaultKeepStorage")
+    return parse_size(as_text(size)) if size else _BUILDER_BYTES

@@ -106,13 +106,23 @@ class _Meaning:
         self._contents = contents
 
     def is_richer_as_oci(self) -> bool:
+        """Whether the index has what manifest.json has not: several platforms, artifacts, or
+        images that a tool added which knows only OCI's files."""
         if "index.json" not in self._contents.metadata:
             return False
+        told = self._docker_ids()
         for descriptor in self._index().manifests:
             manifest = self._manifest(descriptor)
-            if isinstance(manifest, Index) or (manifest and artifact_type(manifest)):
+            if isinstance(manifest, Index):
+                return True
+            if manifest and (artifact_type(manifest) or manifest.config.digest not in told):
                 return True
         return False
+
+    def _docker_ids(self) -> set[str]:
+        if "manifest.json" not in self._contents.metadata:
+            return set()
+        return {digest_of(self._file(item.Config)) for item in self._docker_manifest()}
 
     # --- docker-archive -----------------------------------------------------------------
 

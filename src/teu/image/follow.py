@@ -17,6 +17,11 @@ class FollowedFile:
         self._ended = False
         self._error: BaseException | None = None
 
+    @property
+    def position(self) -> int:
+        """How far it was read."""
+        return self._position
+
     def available(self, size_bytes: int) -> None:
         """The file's first `size_bytes` can be read now."""
         with self._changed:

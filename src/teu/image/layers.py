@@ -34,7 +34,7 @@ from teu.sys.placement import spread_subdirectories
 from teu.sys.skeleton import SkeletonWriter, archive_bytes, reassemble
 from teu.sys.tarheader import REGULAR, SYMLINK
 from teu.sys.tarstream import TarStream
-from teu.sys.treecheck import differences
+from teu.sys.treecheck import compared, differences
 from teu.sys.unpack import Unpacker
 
 _SUFFIXES = ("partial", "skeleton", "orphans")
@@ -86,16 +86,15 @@ class LayerFiles:
         tree.chmod(0o755)
         with ExitStack() as stack:
             archive, compression = decoded(source)
-            if compression:
-                archive = stack.enter_context(ReadAhead(archive))
             hashed = Hashed(archive)
+            ahead = stack.enter_context(ReadAhead(hashed))
             skeleton = SkeletonWriter(
                 self._root / f"{number}.skeleton", self._root / f"{number}.orphans"
             )
             stack.callback(skeleton.close)
             unpacker = Unpacker(tree, whiteouts=True, skeleton=skeleton)
             stack.callback(unpacker.close)
-            result = unpacker.run(TarStream(hashed, skeleton.raw))
+            result = unpacker.run(TarStream(ahead, skeleton.raw))
             skeleton.finish()
         return StagedLayer(number, hashed.digest, result.size_bytes, result.implied, compression)
 
@@ -200,11 +199,20 @@ class LayerFiles:
         try:
             pieces = Hashed(Pieces(self._reassembled(row)))
             found = differences(TarStream(pieces), base)
+            if pieces.digest != row.diff_id:
+                return [*found, "the contents of files were changed or damaged"]
+            return self._confirmed(row) if found else []
         except (EngineError, OSError) as error:
             return [str(error)]
-        if pieces.digest != row.diff_id:
-            found.append("the contents of files were changed or damaged")
-        return found
+
+    def _confirmed(self, row: LayerRow) -> list[str]:
+        """The differences to the tree that the layer's archive unpacks to."""
+        fresh = self.clone(row)
+        try:
+            [tree] = self._root.glob(f"{fresh.number}.*.partial")
+            return compared(self._root / row.directory, tree, set(fresh.implied))
+        finally:
+            self.discard(fresh)
 
     def _reassembled(self, row: LayerRow) -> Iterator[bytes]:
         name = row.directory

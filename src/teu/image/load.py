@@ -16,7 +16,7 @@ from pathlib import Path
 
 from msgspec import Struct, field
 
-from teu.content.blobs import BlobStore, WrongDigest
+from teu.content.blobs import BlobStore, WrongDigest, digest_of
 from teu.errors import SystemFailure
 from teu.image.layers import LayerFiles, StagedLayer
 from teu.sys.archivepath import clean_path
@@ -100,33 +100,44 @@ class _Reader:
         known = self.contents
         if name in known.layers or name in known.metadata or name in known.spooled:
             raise InvalidArchive(f"{name} is in the archive twice")
-        hashed = Hashed(_Payload(stream, lambda done: self._on_layer(name, done, entry.size_bytes)))
-        peeked = Peeked(hashed, min(512, entry.payload_bytes))
-        is_blob = name.startswith(_BLOB_PREFIX)
+        payload = _Payload(stream, lambda done: self._on_layer(name, done, entry.size_bytes))
+        peeked = Peeked(payload, min(512, entry.payload_bytes))
         if _looks_like_layer(name, peeked.head):
-            self._layer(name, peeked, spool=is_blob and bool(detect(peeked.head)))
-        elif self._has_room(entry.payload_bytes):
-            known.metadata[name] = b"".join(_pieces(peeked))
-        elif is_blob:
-            with self._spooling(name) as write:
-                for piece in _pieces(peeked):
-                    write(piece)
-        while hashed.read(CHUNK_BYTES):
+            digest = self._layer(name, peeked)
+        else:
+            digest = self._other(name, peeked, entry.payload_bytes)
+        for _ in _pieces(payload):  # nobody wanted it
             pass
-        if is_blob:
+        if name.startswith(_BLOB_PREFIX) and digest:
             expected = "sha256:" + name.removeprefix(_BLOB_PREFIX)
-            if hashed.digest != expected:
-                raise WrongDigest(expected, hashed.digest, f"blob {name} of the archive")
+            if digest != expected:
+                raise WrongDigest(expected, digest, f"blob {name} of the archive")
 
-    def _layer(self, name: str, source: Source, *, spool: bool) -> None:
-        if not spool:
-            self.contents.layers[name] = self._files.stage(source)
-            return
+    def _layer(self, name: str, source: Peeked) -> str:
+        """Unpacks it; the digest of a blob."""
+        if not name.startswith(_BLOB_PREFIX) or not detect(source.head):
+            layer = self.contents.layers[name] = self._files.stage(source)
+            return layer.diff_id
+        hashed = Hashed(source)
         with self._spooling(name) as write:
-            copied = _Copied(source, write)
+            copied = _Copied(hashed, write)
             self.contents.layers[name] = self._files.stage(copied)
             for _ in _pieces(copied):  # what follows the end of the compressed stream
                 pass
+        return hashed.digest
+
+    def _other(self, name: str, source: Source, size_bytes: int) -> str:
+        """Keeps what is not a layer; its digest, "" when it is of no use."""
+        if self._has_room(size_bytes):
+            data = self.contents.metadata[name] = b"".join(_pieces(source))
+            return digest_of(data)
+        if not name.startswith(_BLOB_PREFIX):
+            return ""
+        hashed = Hashed(source)
+        with self._spooling(name) as write:
+            for piece in _pieces(hashed):
+                write(piece)
+        return hashed.digest
 
     def _has_room(self, size_bytes: int) -> bool:
         """Whether a file is small enough to be kept in memory, all those before it counted."""

@@ -4,22 +4,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from teu.errors import DataLoss, EngineError, NotFound, Unavailable
-from teu.image.download import Downloader
+from teu.image.download import Downloader, fetch_small
 from teu.image.inflight import InFlight, Listeners, together
 from teu.image.layers import StagedLayer
-from teu.image.platform import choose, matches, parse_platform
+from teu.image.platform import NoMatchingPlatform, best, choose, matches, parse_platform
 from teu.image.progress import Progress, idle, status
 from teu.image.stock import Stock
 from teu.model.image import (
-    CONFIG_TYPES,
-    UNTYPED_CONFIGS,
     Descriptor,
     Image,
     ImageConfig,
-    Index,
     InvalidImage,
     Manifest,
     Platform,
+    artifact_type,
     chain_ids,
     parse_config,
     parse_manifest,
@@ -28,8 +26,12 @@ from teu.model.reference import Reference
 from teu.model.registry import FetchedManifest
 from teu.store.images import LayerRow
 
-_CONFIG_LIMIT_BYTES = 8 << 20
+ALL_PLATFORMS = "all"
+CONFIG_LIMIT_BYTES = 8 << 20
 _ID = slice(7, 19)
+_MAX_INDEX_DEPTH = 4
+_UNKNOWN = "unknown"  # the platform of attestations
+_ENCRYPTED = "+encrypted"
 
 
 class Puller:
@@ -48,12 +50,37 @@ class Puller:
         auth: Mapping[str, Any] | None,
         progress: Progress,
     ) -> Image:
-        """Raises: ManifestUnknown, PullDenied, RegistryUnreachable, InvalidImage, WrongDigest, ….
+        """The image (of `ALL_PLATFORMS` the one for this machine), or the artifact.
 
+        Raises: ManifestUnknown, PullDenied, RegistryUnreachable, InvalidImage, WrongDigest, ….
         Cancel: layers that no other pull wants stop; what was downloaded can be resumed.
         """
         pull = _Pull(self._stock, self._downloader, self._layers, name, auth, progress)
         return await pull.run(platform)
+
+    async def pull_tags(
+        self,
+        repository: Reference,
+        *,
+        platform: str,
+        auth: Mapping[str, Any] | None,
+        progress: Progress,
+    ) -> Image:
+        """All tags of a repository; the last one's image. Tags that hold nothing for the platform,
+        or nothing that can be stored, are told and passed over.
+
+        Raises: what `pull` raises; InvalidImage when nothing is left.
+        """
+        image: Image | None = None
+        for tag in await self._downloader.registry.tags(repository, auth):
+            name = repository.with_tag(tag)
+            try:
+                image = await self.pull(name, platform=platform, auth=auth, progress=progress)
+            except (InvalidImage, NoMatchingPlatform) as error:
+                progress(status(f"Skipped: {error}", tag))
+        if image is None:
+            raise InvalidImage(f"repository {repository.familiar_name} has no tag to pull")
+        return image
 
 
 class _Pull:
@@ -72,61 +99,102 @@ class _Pull:
         self._name = name
         self._auth = auth
         self._progress = progress
-        self._manifests: list[bytes] = []
 
     async def run(self, platform: str) -> Image:
         name = self._name
         top = await self._downloader.registry.manifest(name, self._auth)
         self._progress(status(f"Pulling from {name.path}", name.digest or name.tag))
-        manifest = await self._manifest_for(top, parse_platform(platform))
-        known = self._stock.catalog.find(manifest.config.digest)
         before = self._stock.catalog.named(name)
-        config, data = await self._config(manifest, known)
-        if platform:
-            self._check_platform(config.platform, parse_platform(platform))
-        chain = chain_ids(config.rootfs.diff_ids)
-        with self._stock.keeping(chain):
-            await self._fetch_layers(manifest, config.rootfs.diff_ids)
-            image = await self._stock.store(
-                config,
-                data,
-                self._names(top.digest),
-                manifests=self._manifests,
-                index_digest=top.digest if len(self._manifests) > 1 else "",
-            )
+        wanted = None if platform == ALL_PLATFORMS else parse_platform(platform)
+        must_be = wanted if platform else None
+        ways = await self._manifests(top, wanted)
+        images = [await self._one(way, must_be) for way in ways]
+        image = images[best([i.config.platform for i in images], parse_platform("")) or 0]
         self._progress(status(f"Digest: {top.digest}"))
         outcome = "Image is up to date" if before == image.id else "Downloaded newer image"
         self._progress(status(f"Status: {outcome} for {name.familiar}"))
         return image
 
-    async def _manifest_for(self, top: FetchedManifest, platform: Platform) -> Manifest:
-        self._manifests = [top.data]
-        manifest = parse_manifest(top.data, top.media_type)
-        if isinstance(manifest, Index):
-            chosen = choose(manifest.manifests, platform, self._name.familiar)
+    async def _manifests(
+        self, top: FetchedManifest, platform: Platform | None
+    ) -> list[list[FetchedManifest]]:
+        """The ways from the top to each wanted manifest."""
+        parsed = parse_manifest(top.data, top.media_type)
+        if isinstance(parsed, Manifest):
+            return [[top]]
+        if platform is not None:
+            chosen = [choose(parsed.manifests, platform, self._name.familiar)]
+        else:
+            chosen = [entry for entry in parsed.manifests if not _is_attestation(entry)]
+        return [await self._way(top, entry, platform) for entry in chosen]
+
+    async def _way(
+        self, top: FetchedManifest, entry: Descriptor, platform: Platform | None
+    ) -> list[FetchedManifest]:
+        """Down to the manifest of an entry, which may be an index itself."""
+        way = [top]
+        while len(way) <= _MAX_INDEX_DEPTH:
             fetched = await self._downloader.registry.manifest(
-                self._name.with_digest(chosen.digest), self._auth
+                self._name.with_digest(entry.digest), self._auth
             )
-            self._manifests.append(fetched.data)
-            manifest = parse_manifest(fetched.data, chosen.media_type)
-        if not isinstance(manifest, Manifest):
-            raise InvalidImage(f"{self._name.familiar}: an index in an index is not supported")
-        return manifest
+            way.append(fetched)
+            parsed = parse_manifest(fetched.data, fetched.media_type or entry.media_type)
+            if isinstance(parsed, Manifest):
+                return way
+            entry = choose(parsed.manifests, platform or parse_platform(""), self._name.familiar)
+        raise InvalidImage(
+            f"{self._name.familiar}: indexes are nested deeper than {_MAX_INDEX_DEPTH}"
+        )
+
+    async def _one(self, way: list[FetchedManifest], must_be: Platform | None) -> Image:
+        """One image or artifact, stored."""
+        manifest = parse_manifest(way[-1].data, way[-1].media_type)
+        assert isinstance(manifest, Manifest)
+        if kind := artifact_type(manifest):
+            return await self._artifact(manifest, way, kind)
+        _check_readable(manifest, self._name)
+        known = self._stock.catalog.find(manifest.config.digest)
+        config, data = await self._config(manifest, known)
+        if must_be is not None:
+            self._check_platform(config.platform, must_be)
+        chain = chain_ids(config.rootfs.diff_ids)
+        with self._stock.keeping(chain):
+            await self._fetch_layers(manifest, config.rootfs.diff_ids)
+            return await self._stock.store(
+                config,
+                data,
+                self._names(way[0].digest),
+                manifests=[fetched.data for fetched in way],
+                index_digest=way[0].digest if len(way) > 1 else "",
+            )
+
+    async def _artifact(self, manifest: Manifest, way: list[FetchedManifest], kind: str) -> Image:
+        """Its blobs are kept as they come."""
+        parts = {part.digest: part for part in [manifest.config, *manifest.layers]}
+        self._progress(status(f"Pulling an artifact ({kind})", way[0].digest[_ID]))
+        with self._stock.blobs.lease(list(parts)):
+            await together(self._part(part) for part in parts.values())
+            return await self._stock.store_artifact(
+                way[-1].data, kind, self._names(way[0].digest), parts
+            )
+
+    async def _part(self, part: Descriptor) -> None:
+        part_id = part.digest[_ID]
+        if self._stock.blobs.has(part.digest):
+            self._progress(idle("Already exists", part_id))
+            return
+        await self._downloader.blob(self._name, part, self._auth, self._progress, part_id)
+        self._progress(idle("Pull complete", part_id))
 
     async def _config(self, manifest: Manifest, known: Image | None) -> tuple[ImageConfig, bytes]:
         descriptor = manifest.config
-        if descriptor.media_type not in CONFIG_TYPES + UNTYPED_CONFIGS:
-            raise InvalidImage(
-                f"{self._name.familiar} is not a container image: its manifest holds "
-                f'"{descriptor.media_type}", which cannot be run'
-            )
         try:
             data = self._stock.blobs.read(descriptor.digest) if known else b""
         except DataLoss:
             data = b""
         if not data:
-            data = await self._downloader.small_blob(
-                self._name, descriptor, self._auth, _CONFIG_LIMIT_BYTES
+            data = await fetch_small(
+                self._downloader.registry, self._name, descriptor, self._auth, CONFIG_LIMIT_BYTES
             )
         config = parse_config(data)
         if len(config.rootfs.diff_ids) != len(manifest.layers):
@@ -217,3 +285,17 @@ class _Pull:
 
 def _unheard(message: dict[str, Any]) -> None:
     """Progress that somebody else already shows."""
+
+
+def _is_attestation(entry: Descriptor) -> bool:
+    return entry.platform is not None and entry.platform.os == _UNKNOWN
+
+
+def _check_readable(manifest: Manifest, name: Reference) -> None:
+    """Raises: InvalidImage."""
+    for layer in manifest.layers:
+        if layer.media_type.endswith(_ENCRYPTED):
+            raise InvalidImage(
+                f"{name.familiar}: layer {layer.digest} is encrypted ({layer.media_type}): decrypt "
+                "the image where its key is, with skopeo, and push it to where it is needed"
+            )

@@ -1,44 +1,50 @@
-"""`push`: an image's layers, config and manifest go to a registry.
+"""`push`: images go to a registry: their layers, configs and manifests, and the index above them.
 
 A layer that the registry has already, under the digest it was pulled or pushed with before, is not
 sent; one that another repository of the same registry has is mounted from there. Anything else is
 made again from the store and compressed on its way. When all layers kept the digests of the
-manifest that the image was pulled with, that very manifest is pushed.
+manifest that the image was pulled with, that very manifest is pushed; and when that holds for all
+platforms of an index, that very index.
 """
 
 import asyncio
-import hashlib
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from isal import isal_zlib
+from msgspec import Struct
 
 from teu.content.blobs import digest_of
 from teu.errors import EngineError, NotFound
 from teu.image.catalog import Catalog
 from teu.image.download import Registry
 from teu.image.inflight import together
-from teu.image.progress import Progress, Throttled, idle, status
+from teu.image.platform import parse_platform
+from teu.image.progress import Progress, idle, status
 from teu.image.stock import Stock
+from teu.image.uploads import BlobUpload, LayerUpload, SmallUpload
+from teu.image.variants import variant_of
 from teu.model.image import (
     DOCKER_CONFIG,
     DOCKER_LAYER_GZIP,
+    DOCKER_LIST,
     DOCKER_MANIFEST,
+    OCI_CONFIG,
+    OCI_INDEX,
+    OCI_LAYER_GZIP,
+    OCI_MANIFEST,
     Descriptor,
     Image,
+    Index,
     Manifest,
     parse_manifest,
 )
 from teu.model.reference import Reference
 from teu.model.registry import Target
 from teu.store.images import LayerRow
-from teu.sys.bytepipe import FromThread
 
-_GZIP_LEVEL = 1
-_GZIP_WINDOW = 31
-_BATCH_BYTES = 1 << 20
 _ID = slice(7, 19)
+_OCI = "application/vnd.oci."
 
 
 class NotHere(NotFound):
@@ -53,6 +59,19 @@ class NotHere(NotFound):
         super().__init__(text)
 
 
+class _Pushed(Struct):
+    """A manifest whose content the registry has."""
+
+    image: Image
+    data: bytes
+    media_type: str
+
+    @property
+    def descriptor(self) -> Descriptor:
+        platform = None if self.image.record.artifact_type else self.image.config.platform
+        return Descriptor(self.media_type, digest_of(self.data), len(self.data), platform=platform)
+
+
 class Pusher:
     """All pushes of the daemon: they share one limit. Loop's thread."""
 
@@ -62,27 +81,41 @@ class Pusher:
         self._slots = asyncio.Semaphore(registry.max_concurrent_uploads)
 
     async def push(
-        self, name: Reference, auth: Mapping[str, Any] | None, progress: Progress
+        self,
+        name: Reference,
+        auth: Mapping[str, Any] | None,
+        progress: Progress,
+        platform: str = "",
     ) -> None:
-        """A reference with a tag; without one, all tags of the repository.
+        """A reference with a tag; without one, all tags of the repository. Of an image in several
+        platforms all that are here, or the one asked for.
 
-        Raises: NotHere, Unauthorized, Forbidden, RegistryUnreachable, DataLoss, ….
+        Raises: NotHere, NoSuchVariant, Unauthorized, Forbidden, RegistryUnreachable, DataLoss, ….
         """
         catalog = self._stock.catalog
         if name.tag:
-            image_id = catalog.named(name)
-            if image_id is None:
+            if catalog.named(name) is None:
                 raise NotHere(name)
-            wanted = [(catalog.get(image_id), name)]
+            tags = [name]
         else:
-            wanted = [(image, tag) for image, tag in catalog.tags() if tag.name == name.name]
-            if not wanted:
+            tags = [tag for _, tag in catalog.tags() if tag.name == name.name]
+            if not tags:
                 raise NotHere(name)
+        wanted = [(_variants(catalog, tag, platform), tag) for tag in tags]
         progress(status(f"The push refers to repository [{name.name}]"))
         target = await self._registry.target(name, auth)
-        for image, tag in wanted:
-            with self._stock.keeping(image.chain_ids), self._stock.blobs.lease([image.id]):
-                await _Push(self._stock, target, self._slots, image, tag, progress).run()
+        for images, tag in wanted:
+            chain = [chain_id for image in images for chain_id in image.chain_ids]
+            blobs = [digest for image in images for digest in catalog.blobs_of(image.id)]
+            with self._stock.keeping(chain), self._stock.blobs.lease(blobs):
+                await _Push(self._stock, target, self._slots, images, tag, progress).run()
+
+
+def _variants(catalog: Catalog, tag: Reference, platform: str) -> list[Image]:
+    variants = catalog.variants(str(tag))
+    if not platform:
+        return variants
+    return [variant_of(variants, parse_platform(platform), tag.familiar)]
 
 
 class _Push:
@@ -91,43 +124,73 @@ class _Push:
         stock: Stock,
         target: Target,
         slots: asyncio.Semaphore,
-        image: Image,
+        images: list[Image],
         name: Reference,
         progress: Progress,
     ) -> None:
         self._stock = stock
         self._target = target
         self._slots = slots
-        self._image = image
+        self._images = images
         self._name = name
         self._progress = progress
 
     async def run(self) -> None:
-        for diff_id in reversed(self._image.config.rootfs.diff_ids):
-            self._progress(idle("Preparing", diff_id[_ID]))
-        layers = await self._layers()
-        config = await self._config()
-        data, media_type = self._manifest(config, layers)
+        for image in self._images:
+            for diff_id in reversed(image.config.rootfs.diff_ids):
+                self._progress(idle("Preparing", diff_id[_ID]))
+        pushed = [await self._content(image) for image in self._images]
+        if len(pushed) == 1:
+            data, media_type = pushed[0].data, pushed[0].media_type
+        else:
+            for one in pushed:
+                await self._target.manifest(one.data, one.media_type, digest_of(one.data))
+            data, media_type = self._index(pushed)
         await self._target.manifest(data, media_type, self._name.tag)
         digest = digest_of(data)
-        await self._remember(data, digest)
+        for one in pushed:
+            await self._remember(one, data, digest)
         self._progress(status(f"{self._name.tag}: digest: {digest} size: {len(data)}"))
         aux = {"Tag": self._name.tag, "Digest": digest, "Size": len(data)}
         self._progress({"progressDetail": {}, "aux": aux})
 
-    async def _layers(self) -> list[Descriptor]:
+    async def _content(self, image: Image) -> _Pushed:
+        """The image's manifest, once the registry has all that it names."""
+        if image.record.artifact_type:
+            return await self._artifact(image)
+        layers = await self._layers(image)
+        config = await self._config(image)
+        return _Pushed(image, *self._manifest(image, config, layers))
+
+    async def _artifact(self, image: Image) -> _Pushed:
+        data = self._stock.blobs.read(image.id)
+        manifest = parse_manifest(data)
+        assert isinstance(manifest, Manifest)
+        digests = dict.fromkeys(part.digest for part in [manifest.config, *manifest.layers])
+        await together(self._blob(digest) for digest in digests)
+        return _Pushed(image, data, manifest.media_type or OCI_MANIFEST)
+
+    async def _blob(self, digest: str) -> None:
+        async with self._slots:
+            if await self._target.has_blob(digest):
+                self._progress(idle("Layer already exists", digest[_ID]))
+                return
+            await self._target.blob(BlobUpload(self._stock, digest, self._progress))
+        self._progress(idle("Pushed", digest[_ID]))
+
+    async def _layers(self, image: Image) -> list[Descriptor]:
         """The layers' descriptors, base first; a layer that comes twice is sent once."""
-        rows = self._rows()
+        rows = self._rows(image)
         unique = {row.diff_id: row for row in rows}
         found = await together(self._layer(row) for row in unique.values())
         by_diff_id = dict(zip(unique, found, strict=True))
         return [by_diff_id[row.diff_id] for row in rows]
 
-    def _rows(self) -> list[LayerRow]:
-        directories = self._stock.catalog.directories(self._image.chain_ids)
-        assert len(directories) == len(self._image.chain_ids)  # raises when one is missing
+    def _rows(self, image: Image) -> list[LayerRow]:
+        directories = self._stock.catalog.directories(image.chain_ids)
+        assert len(directories) == len(image.chain_ids)  # raises when one is missing
         layers = self._stock.catalog.layers()
-        return [layers[chain_id] for chain_id in self._image.chain_ids]
+        return [layers[chain_id] for chain_id in image.chain_ids]
 
     async def _layer(self, row: LayerRow) -> Descriptor:
         layer_id = row.diff_id[_ID]
@@ -138,89 +201,80 @@ class _Push:
                 if await self._target.has_blob(known.digest):
                     self._progress(idle("Layer already exists", layer_id))
                     return known
-                if repository and await self._target.mount(known.digest, repository):
+                elsewhere = repository and repository != self._name.path
+                if elsewhere and await self._target.mount(known.digest, repository):
                     self._progress(idle(f"Mounted from {repository}", layer_id))
                     return known
-            upload = _LayerUpload(self._stock, row, self._progress)
+            upload = LayerUpload(self._stock, row, self._progress)
             await self._target.blob(upload)
         self._progress(idle("Pushed", layer_id))
-        return Descriptor(DOCKER_LAYER_GZIP, upload.digest, upload.size_bytes)
+        return Descriptor(DOCKER_LAYER_GZIP, upload.digest, upload.sent_bytes)
 
-    async def _config(self) -> Descriptor:
-        data = self._stock.blobs.read(self._image.id)
-        if not await self._target.has_blob(self._image.id):
-            await self._target.blob(_SmallUpload(data))
-        return Descriptor(DOCKER_CONFIG, self._image.id, len(data))
+    async def _config(self, image: Image) -> Descriptor:
+        data = self._stock.blobs.read(image.id)
+        if not await self._target.has_blob(image.id):
+            await self._target.blob(SmallUpload(data))
+        return Descriptor(DOCKER_CONFIG, image.id, len(data))
 
-    def _manifest(self, config: Descriptor, layers: list[Descriptor]) -> tuple[bytes, str]:
+    def _manifest(
+        self, image: Image, config: Descriptor, layers: list[Descriptor]
+    ) -> tuple[bytes, str]:
         digests = [layer.digest for layer in layers]
-        for data, manifest in manifests_of(self._stock, self._image):
+        for data, manifest in manifests_of(self._stock, image):
             same = [layer.digest for layer in manifest.layers] == digests
             if same and manifest.config.digest == config.digest:
                 return data, manifest.media_type or DOCKER_MANIFEST
-        plain = [Descriptor(layer.media_type, layer.digest, layer.size) for layer in layers]
-        made = Manifest(2, config, plain, DOCKER_MANIFEST)
-        return msgspec.json.encode(made), DOCKER_MANIFEST
+        made = _new_manifest(config, layers)
+        return msgspec.json.encode(made), made.media_type
 
-    async def _remember(self, data: bytes, digest: str) -> None:
+    def _index(self, pushed: list[_Pushed]) -> tuple[bytes, str]:
+        """The index that the images came with, if it names nothing else; else a new one."""
+        descriptors = [one.descriptor for one in pushed]
+        origin = self._stock.catalog.index_of(str(self._name))
+        data = self._stock.blobs.read(origin) if origin else b""
+        index = parse_manifest(data) if data else None
+        if isinstance(index, Index):
+            named = {entry.digest for entry in index.manifests}
+            if named == {descriptor.digest for descriptor in descriptors}:
+                return data, index.media_type or OCI_INDEX
+        is_oci = any(one.media_type == OCI_MANIFEST for one in pushed)
+        media_type = OCI_INDEX if is_oci else DOCKER_LIST
+        return msgspec.json.encode(Index(2, descriptors, media_type)), media_type
+
+    async def _remember(self, pushed: _Pushed, top: bytes, digest: str) -> None:
+        """Its digest is a name of the image from now on."""
+        names = [self._name.with_digest(digest)]
+        image = pushed.image
+        if image.record.artifact_type:
+            blobs = self._stock.catalog.blobs_of(image.id)
+            await self._stock.store_artifact(
+                pushed.data, image.record.artifact_type, names, set(blobs) - {image.id}
+            )
+            return
+        alone = top == pushed.data
         await self._stock.store(
-            self._image.config,
-            self._stock.blobs.read(self._image.id),
-            [self._name.with_digest(digest)],
-            manifests=[data],
-            parent_id=self._image.record.parent_id,
+            image.config,
+            self._stock.blobs.read(image.id),
+            names,
+            manifests=[pushed.data] if alone else [top, pushed.data],
+            index_digest="" if alone else digest,
+            parent_id=image.record.parent_id,
         )
 
 
-class _SmallUpload:
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.digest = digest_of(data)
-
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        yield self._data
-
-
-class _LayerUpload:
-    """A layer, made again from its tree and compressed; its digest is known at the end."""
-
-    def __init__(self, stock: Stock, row: LayerRow, progress: Progress) -> None:
-        self._stock = stock
-        self._row = row
-        self._progress = progress
-        self._hash = hashlib.sha256()
-        self.size_bytes = 0
-
-    @property
-    def digest(self) -> str:
-        return f"sha256:{self._hash.hexdigest()}"
-
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        self._hash, self.size_bytes = hashlib.sha256(), 0
-        told = Throttled(self._progress, "Pushing", self._row.diff_id[_ID], self._row.size_bytes)
-        with FromThread() as pipe:
-            working = self._stock.start(pipe.drain_from, self._compressed)
-            try:
-                async for piece in pipe:
-                    self.size_bytes += len(piece)
-                    told(self.size_bytes)
-                    yield piece
-            finally:
-                pipe.close()
-                await working
-
-    def _compressed(self) -> Iterator[bytes]:
-        compressor = isal_zlib.compressobj(_GZIP_LEVEL, wbits=_GZIP_WINDOW)
-        batch = b""
-        for piece in self._stock.layers.archive(self._row):
-            batch += compressor.compress(piece)
-            if len(batch) >= _BATCH_BYTES:
-                self._hash.update(batch)
-                yield batch
-                batch = b""
-        batch += compressor.flush()
-        self._hash.update(batch)
-        yield batch
+def _new_manifest(config: Descriptor, layers: list[Descriptor]) -> Manifest:
+    """Docker's, unless a layer is of a kind that only OCI's may hold."""
+    is_oci = any(layer.media_type.startswith(_OCI) for layer in layers)
+    kinds = {DOCKER_LAYER_GZIP: OCI_LAYER_GZIP} if is_oci else {}
+    plain = [
+        Descriptor(
+            kinds.get(layer.media_type, layer.media_type), layer.digest, layer.size, layer.urls
+        )
+        for layer in layers
+    ]
+    if is_oci:
+        config = Descriptor(OCI_CONFIG, config.digest, config.size)
+    return Manifest(2, config, plain, OCI_MANIFEST if is_oci else DOCKER_MANIFEST)
 
 
 def manifests_of(stock: Stock, image: Image) -> list[tuple[bytes, Manifest]]:

@@ -16,7 +16,7 @@ from teu.content.blobs import WrongDigest
 from teu.errors import Conflict, DataLoss, EngineError, NotFound
 from teu.ids import short
 from teu.image.checking import BLOB, LAYER, NAME, Problem
-from teu.image.download import Downloader
+from teu.image.download import Downloader, fetch_small
 from teu.image.layers import StagedLayer
 from teu.image.progress import Progress
 from teu.image.stock import Stock
@@ -100,7 +100,9 @@ class Repairer:
             fetched = await self._downloader.registry.manifest(name.with_digest(digest), auth)
             await self._put(fetched.data, digest)
         elif descriptor.size <= _CONFIG_LIMIT_BYTES:
-            data = await self._downloader.small_blob(name, descriptor, auth, _CONFIG_LIMIT_BYTES)
+            data = await fetch_small(
+                self._downloader.registry, name, descriptor, auth, _CONFIG_LIMIT_BYTES
+            )
             await self._put(data, digest)
         else:
             await self._large_blob(name, descriptor)

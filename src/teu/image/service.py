@@ -14,18 +14,13 @@ from teu.content.blobs import BlobStore
 from teu.errors import EngineError
 from teu.image import helloworld, removal, views
 from teu.image.bootstrap import Bootstrapper, Plan
+from teu.image.cachetransfer import CacheTransfer
 from teu.image.catalog import Catalog
 from teu.image.checking import Checker
 from teu.image.download import Downloader, Registry
-from teu.image.filters import (
-    Filters,
-    check_names,
-    flag,
-    matches_reference,
-    reference_patterns,
-    tests,
-)
+from teu.image.filters import Filters
 from teu.image.layers import LayerFiles
+from teu.image.listing import ImageList
 from teu.image.loading import Loader
 from teu.image.making import Made, Maker
 from teu.image.manifests import Manifests
@@ -45,11 +40,9 @@ from teu.model.reference import Reference
 from teu.model.registry import RegistryUnreachable
 from teu.store.db import Database
 from teu.store.images import ImageStore
-from teu.sys.bytepipe import FromThread
 from teu.sys.pack import pack_tree
 
 Tell = Callable[[str, str, dict[str, str]], None]
-_LIST_FILTERS = ("dangling", "label", "label!", "before", "since", "reference", "until")
 
 
 class ImageService:
@@ -79,7 +72,9 @@ class ImageService:
         self._maker = Maker(self._stock)
         self._remover = Remover(self._catalog, users)
         self.workshop = Workshop(self._stock)
+        self.caches = CacheTransfer(self._stock, self._downloader)
         self._manifests = Manifests(self._catalog, self._blobs, users)
+        self._list = ImageList(self._catalog, self._manifests, users)
         self._bootstrapper = Bootstrapper(
             data_root / "bootstrap", self.import_image, self.archive_tree
         )
@@ -121,6 +116,10 @@ class ImageService:
         """By full id. Raises: NoSuchImage."""
         return self._catalog.get(image_id)
 
+    def config_data(self, image_id: str) -> bytes:
+        """The config of an image, byte for byte. Raises: DataLoss."""
+        return self._blobs.read(image_id)
+
     def find(self, image_id: str) -> Image | None:
         """By full id."""
         return self._catalog.find(image_id)
@@ -151,6 +150,10 @@ class ImageService:
     def count(self) -> int:
         return len(self._catalog.all())
 
+    def layers_of_images(self) -> set[str]:
+        """Chain ids of all layers that an image has."""
+        return {chain_id for image in self._catalog.all() for chain_id in image.chain_ids}
+
     def layers_size(self) -> int:
         """Bytes of all layers, each once."""
         return sum(row.size_bytes for row in list(self._catalog.layers().values()))
@@ -163,43 +166,8 @@ class ImageService:
         shared_size: bool = False,
         manifests: bool = False,
     ) -> list[dict[str, Any]]:
-        """Rows for `GET /images/json`, newest first. `shared_size` also counts containers.
-        `all_` also has steps on the way to other images, and other platforms of a name.
-
-        Raises: InvalidParameter (unknown filter), NoSuchImage (before, since).
-        """
-        check_names(filters, _LIST_FILTERS)
-        dangling = flag(filters, "dangling")
-        passes = tests(filters, self._catalog)
-        patterns = reference_patterns(filters)
-        images = self._catalog.all()
-        parents = {image.record.parent_id for image in images}
-        uses = _layer_uses(images) if shared_size else {}
-        rows = []
-        for image in sorted(images, key=lambda i: i.created_ns, reverse=True):
-            if not all_ and (image.is_variant or _is_step(image, parents)):
-                continue
-            if dangling is not None and dangling != (not image.repo_tags):
-                continue
-            if not all(test(image) for test in passes):
-                continue
-            row = self._row(image, uses) if shared_size else views.summary(image)
-            if patterns and not _narrow(row, patterns):
-                continue
-            if manifests:
-                row["Manifests"] = self._manifests.of(image)
-                row["Descriptor"] = self._manifests.descriptor(image)
-            rows.append(row)
-        return rows
-
-    def _row(self, image: Image, uses: Mapping[str, int]) -> dict[str, Any]:
-        layers = self._catalog.layers()
-        shared = (layers.get(chain_id) for chain_id in image.chain_ids if uses[chain_id] > 1)
-        return views.summary(
-            image,
-            shared_bytes=sum(row.size_bytes for row in shared if row is not None),
-            containers=len(self._users.containers_using(image.id)),
-        )
+        """See ImageList."""
+        return self._list.rows(filters, all_=all_, shared_size=shared_size, manifests=manifests)
 
     def inspect(self, ref: str, *, platform: str = "", manifests: bool = False) -> dict[str, Any]:
         """`GET /images/{name}/json`. Raises: NoSuchImage, NoSuchVariant."""
@@ -229,8 +197,8 @@ class ImageService:
         auth: Mapping[str, Any] | None = None,
         progress: Progress,
     ) -> Image:
-        """Fetches an image that is not there yet, or is older here. `progress` gets Docker's
-        JSON messages.
+        """Fetches an image (or artifact) that is not there yet, or is older here; all of an
+        index for the platform `all`. `progress` gets Docker's JSON messages.
 
         Cancel: stops, and keeps what was downloaded for the next attempt.
         Crash: the next start removes everything but resumable parts.
@@ -248,6 +216,22 @@ class ImageService:
                 if name != helloworld.NAME:
                     raise
                 return await helloworld.built_in(self._stock, error, progress)
+
+    async def pull_tags(
+        self,
+        repository: str,
+        *,
+        platform: str = "",
+        auth: Mapping[str, Any] | None = None,
+        progress: Progress,
+    ) -> Image:
+        """`pull` for every tag of a repository; the last one's image."""
+        name = Reference.parse(repository)
+        parse_platform(platform)
+        async with self._tidy():
+            return await self._puller.pull_tags(
+                name, platform=platform, auth=auth, progress=progress
+            )
 
     async def load(
         self, stream: AsyncIterator[bytes], progress: Progress, platform: str = ""
@@ -328,16 +312,19 @@ class ImageService:
         reference: str,
         *,
         tag: str = "",
+        platform: str = "",
         auth: Mapping[str, Any] | None = None,
         progress: Progress,
     ) -> None:
         """Sends an image to the registry in its name; without a tag, all tags of the repository.
+        Of an image in several platforms all that are here, or the one asked for.
 
-        Raises: NotHere, Unauthorized, Forbidden, RegistryUnreachable, BrokenTransfer, DataLoss.
+        Raises: NotHere, NoSuchVariant, Unauthorized, Forbidden, RegistryUnreachable,
+        BrokenTransfer, DataLoss.
         """
         name = Reference.parse(reference)
         name = name.with_tag(tag) if tag else name
-        await self._pusher.push(name, auth, progress)
+        await self._pusher.push(name, auth, progress, platform)
 
     # --- giving out ---------------------------------------------------------------------
 
@@ -357,25 +344,15 @@ class ImageService:
         chain = [chain_id for image in every for chain_id in image.chain_ids]
         blobs = [digest for image in every for digest in self._catalog.blobs_of(image.id)]
         with self._stock.keeping(chain), self._blobs.lease(blobs):
-            async for piece in self._from_thread(saver.pieces):
+            async for piece in self._stock.from_thread(saver.pieces):
                 yield piece
         for saved in images:
             self._tell_of("save", saved.variants[0])
 
     async def archive_tree(self, root: Path) -> AsyncIterator[bytes]:
         """A whole directory tree as a tar. Raises: SystemFailure."""
-        async for piece in self._from_thread(lambda: pack_tree(root)):
+        async for piece in self._stock.from_thread(lambda: pack_tree(root)):
             yield piece
-
-    async def _from_thread(self, pieces: Callable[[], Iterable[bytes]]) -> AsyncIterator[bytes]:
-        with FromThread() as pipe:
-            working = self._stock.start(pipe.drain_from, pieces)
-            try:
-                async for piece in pipe:
-                    yield piece
-            finally:
-                pipe.close()
-                await working
 
     # --- names and removal --------------------------------------------------------------
 
@@ -472,23 +449,3 @@ class _Tidy:
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None:
             self._service.collect()
-
-
-def _layer_uses(images: Iterable[Image]) -> dict[str, int]:
-    uses: dict[str, int] = {}
-    for image in images:
-        for chain_id in image.chain_ids:
-            uses[chain_id] = uses.get(chain_id, 0) + 1
-    return uses
-
-
-def _is_step(image: Image, parents: set[str]) -> bool:
-    """Nothing but a step on the way to another image."""
-    return image.id in parents and not image.repo_tags and not image.repo_digests
-
-
-def _narrow(row: dict[str, Any], patterns: Sequence[Any]) -> bool:
-    """Leaves only the names that match; False when none does."""
-    row["RepoTags"] = [name for name in row["RepoTags"] if matches_reference(name, patterns)]
-    row["RepoDigests"] = [name for name in row["RepoDigests"] if matches_reference(name, patterns)]
-    return bool(row["RepoTags"] or row["RepoDigests"])

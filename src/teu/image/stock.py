@@ -10,7 +10,7 @@ leaves layers that no image uses; `collect` removes them, as it does after a fai
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -24,6 +24,7 @@ from teu.image.layers import LayerFiles, StagedLayer
 from teu.model.image import Image, ImageConfig, ImageRecord, artifact_config, chain_ids
 from teu.model.reference import Reference
 from teu.store.images import LayerRow
+from teu.sys.bytepipe import FromThread
 from teu.tasks import TaskOwner
 from teu.tx import Transaction
 
@@ -63,6 +64,17 @@ class Stock:
         except asyncio.CancelledError:
             await finished(future)
             raise
+
+    async def from_thread(self, pieces: Callable[[], Iterable[bytes]]) -> AsyncIterator[bytes]:
+        """What an iterable gives, made in a thread. Raises: what it raises."""
+        with FromThread() as pipe:
+            working = self.start(pipe.drain_from, pieces)
+            try:
+                async for piece in pipe:
+                    yield piece
+            finally:
+                pipe.close()
+                await working
 
     async def close(self) -> None:
         """Finishes removals and waits for the threads."""

@@ -67,9 +67,11 @@ class Workshop:
         return self._stock.layers.archive(row)
 
     async def store(
-        self, config_data: bytes, names: Iterable[Reference], *, parent_id: str = ""
+        self, config_data: bytes, names: Iterable[Reference], *, index_digest: str = ""
     ) -> Image:
-        """An image of layers that are there. Raises: DataLoss, SystemFailure."""
+        """An image of layers that are there; with `index_digest` its names go on meaning the
+        images of other platforms that were stored with the same. Raises: DataLoss, SystemFailure.
+        """
         config = parse_config(config_data)
         with self._stock.keeping(chain_ids(config.rootfs.diff_ids)):
-            return await self._stock.store(config, config_data, names, parent_id=parent_id)
+            return await self._stock.store(config, config_data, names, index_digest=index_digest)

@@ -170,11 +170,13 @@ def artifact_config(manifest_data: bytes) -> ImageConfig:
 def artifact_type(manifest: Manifest) -> str:
     """What kind of thing that is no image a manifest describes; "" for an image.
 
+    Signatures and attestations have an image's config, but their layers are no file systems.
     Source: OCI image-spec manifest.md, "Guidelines for Artifact Usage".
     """
-    if manifest.config.media_type in CONFIG_TYPES + UNTYPED_CONFIGS and not manifest.artifact_type:
-        return ""
-    return manifest.artifact_type or manifest.config.media_type
+    if manifest.artifact_type or manifest.config.media_type not in CONFIG_TYPES + UNTYPED_CONFIGS:
+        return manifest.artifact_type or manifest.config.media_type
+    kinds = (layer.media_type for layer in manifest.layers)
+    return next((kind for kind in kinds if "tar" not in kind and kind not in UNTYPED_CONFIGS), "")
 
 
 def created_ns(config: ImageConfig) -> int:

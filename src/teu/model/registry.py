@@ -25,10 +25,14 @@ class FetchedManifest(Struct, frozen=True):
 
 
 class Upload(Protocol):
-    """A blob to be pushed. `digest` is known once `chunks` has given everything."""
+    """A blob to be pushed. Where `size_bytes` is None, `digest` and size are known only once
+    `chunks` has given everything."""
 
     @property
     def digest(self) -> str: ...
+
+    @property
+    def size_bytes(self) -> int | None: ...
 
     def chunks(self) -> AsyncGenerator[bytes, None]:
         """The bytes, from the start; may be asked for again."""
@@ -39,6 +43,8 @@ class Target(Protocol):
     """One repository that can be pushed to; `registry/upload.py` is one."""
 
     async def has_blob(self, digest: str) -> bool: ...
+
+    async def has_manifest(self, digest: str) -> bool: ...
 
     async def mount(self, digest: str, repository: str) -> bool: ...
 

@@ -6,7 +6,8 @@ Source: distribution `docs/spec/auth/token.md`, `oauth2.md`; RFC 7235 (challenge
 import base64
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import aiohttp
@@ -15,6 +16,7 @@ from msgspec import Struct
 from yarl import URL
 
 from teu.errors import Forbidden, InvalidParameter, Unauthorized
+from teu.registry.answers import read_limited
 from teu.registry.errors import parse_error, request_error
 
 _CHALLENGE = re.compile(
@@ -24,6 +26,8 @@ _PARAMETER = re.compile(r"(?i)([a-z_]+)\s*=\s*(?:\"([^\"]*)\"|([^\s,]+))")
 _CLIENT_ID = "teu"
 _DEFAULT_LIFETIME_S = 60
 _LIFETIME_MARGIN_S = 10
+_TOKEN_LIMIT_BYTES = 1 << 20
+_MAX_TOKENS = 512
 
 
 class Credentials(Struct, frozen=True):
@@ -88,18 +92,23 @@ def parse_challenges(headers: list[str]) -> list[Challenge]:
 class _Token(Struct):
     token: str = ""
     access_token: str = ""
+    refresh_token: str = ""
     expires_in: int = _DEFAULT_LIFETIME_S
+
+
+# Sends a request (method, URL, Authorization, form) to a token server.
+Exchange = Callable[[str, URL, str, Any], AbstractAsyncContextManager[aiohttp.ClientResponse]]
 
 
 class Authorizer:
     """Answers challenges; keeps tokens until they expire."""
 
-    def __init__(self) -> None:
-        self._tokens: dict[tuple[str, str, str, Credentials], tuple[str, float]] = {}
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._tokens: dict[tuple[Challenge, str, Credentials], tuple[str, float]] = {}
 
     async def answer(
         self,
-        session: aiohttp.ClientSession,
         challenges: list[Challenge],
         who: Credentials,
         *,
@@ -119,23 +128,32 @@ class Authorizer:
                 if not who.username:
                     raise Unauthorized(f"{request}: no basic auth credentials")
                 return who.basic
-            if URL(challenge.realm).scheme != "https" and not plain_http:
-                raise Forbidden(
-                    f"{request}: the registry names the token server {challenge.realm}, which "
-                    "has no TLS: credentials are not sent there"
-                )
-            return await self._bearer(session, challenge, who, challenge.scope or scope)
+            _check_realm(challenge.realm, request, plain_http)
+            return await self._bearer(challenge, who, _scopes(challenge.scope, scope))
         raise Unauthorized(f"{request}: unauthorized: authentication required")
 
-    async def _bearer(
-        self, session: aiohttp.ClientSession, challenge: Challenge, who: Credentials, scope: str
+    async def identity(
+        self, challenges: list[Challenge], who: Credentials, *, request: str, plain_http: bool
     ) -> str:
-        key = challenge.realm, challenge.service, scope, who
+        """A token that may be kept instead of the password; "" from a registry that gives none.
+
+        Raises: Unauthorized, Forbidden.
+        """
+        for challenge in challenges:
+            if challenge.scheme == "bearer":
+                _check_realm(challenge.realm, request, plain_http)
+                return (await self._fetch(challenge, who, "", offline=True)).refresh_token
+        return ""
+
+    async def _bearer(self, challenge: Challenge, who: Credentials, scope: str) -> str:
+        key = challenge, scope, who
         token, expires = self._tokens.get(key, ("", 0.0))
         if time.monotonic() >= expires:
-            answer = await self._fetch(session, challenge, who, scope)
+            answer = await self._fetch(challenge, who, scope)
             token = answer.token or answer.access_token
             lifetime_s = max(answer.expires_in, _DEFAULT_LIFETIME_S) - _LIFETIME_MARGIN_S
+            while len(self._tokens) >= _MAX_TOKENS:
+                del self._tokens[next(iter(self._tokens))]
             self._tokens[key] = token, time.monotonic() + lifetime_s
         return f"Bearer {token}"
 
@@ -145,29 +163,55 @@ class Authorizer:
         self._tokens = {key: known for key, known in self._tokens.items() if known[0] != token}
 
     async def _fetch(
-        self, session: aiohttp.ClientSession, challenge: Challenge, who: Credentials, scope: str
+        self, challenge: Challenge, who: Credentials, scope: str, *, offline: bool = False
     ) -> _Token:
-        query = {"service": challenge.service, "scope": scope}
-        query = {key: value for key, value in query.items() if value}
         request = f'Get "{challenge.realm}"'
+        asked = [("service", challenge.service)] if challenge.service else []
         if who.identity_token:
-            form = query | {
+            form = {
+                **dict(asked),
+                "scope": scope,
                 "grant_type": "refresh_token",
                 "refresh_token": who.identity_token,
                 "client_id": _CLIENT_ID,
             }
-            call = session.post(challenge.realm, data=form)
+            call = self._exchange("POST", URL(challenge.realm), "", form)
         else:
-            headers = {"Authorization": who.basic} if who.username else {}
-            call = session.get(URL(challenge.realm).update_query(query), headers=headers)
+            asked += [("scope", part) for part in scope.split()]
+            if who.username:
+                asked += [("account", who.username), ("client_id", _CLIENT_ID)]
+            if offline:
+                asked.append(("offline_token", "true"))
+            url = URL(challenge.realm).extend_query(asked)
+            call = self._exchange("GET", url, who.basic if who.username else "", None)
         async with call as response:
-            body = await response.content.read(1 << 20)
+            body = await read_limited(response, _TOKEN_LIMIT_BYTES) or b""
             if response.status >= 400:
                 raise request_error(response.status, parse_error(response.status, body), request)
-        try:
-            answer = msgspec.json.decode(body, type=_Token)
-        except msgspec.DecodeError as error:
-            raise Unauthorized(f"{request}: the token server's answer is not a token") from error
-        if not (answer.token or answer.access_token):
-            raise Unauthorized(f"{request}: the token server gave no token")
-        return answer
+        return _decoded(body, request)
+
+
+def _decoded(body: bytes, request: str) -> _Token:
+    try:
+        answer = msgspec.json.decode(body, type=_Token)
+    except msgspec.DecodeError as error:
+        raise Unauthorized(f"{request}: the token server's answer is not a token") from error
+    if not (answer.token or answer.access_token):
+        raise Unauthorized(f"{request}: the token server gave no token")
+    return answer
+
+
+def _check_realm(realm: str, request: str, plain_http: bool) -> None:
+    """Raises: Forbidden for a token server to which credentials must not go."""
+    scheme = URL(realm).scheme
+    if scheme != "https" and not (plain_http and scheme == "http"):
+        raise Forbidden(
+            f"{request}: the registry names the token server {realm}, which has no TLS: "
+            "credentials are not sent there"
+        )
+
+
+def _scopes(demanded: str, wanted: str) -> str:
+    """What the registry demands, and what we shall need besides (another repository to mount a
+    layer from)."""
+    return " ".join(dict.fromkeys([*demanded.split(), *wanted.split()]))

@@ -16,13 +16,12 @@ class RegistryConfig(Struct, kw_only=True):
     """The daemon's settings for registries.
 
     `insecure`: hosts (`name[:port]`) or networks (CIDR) that may be spoken to in plain HTTP, or
-    with a certificate nobody checks; loopback always may. `mirrors`: base URLs tried before Docker
-    Hub. `mirrors_by_host`: the same for any other registry.
+    with a certificate nobody checks; loopback always may. `mirrors`: base URLs to try before a
+    registry, by its host (`docker.io`, `quay.io`, `registry.lan:5000`).
     """
 
     insecure: list[str] = field(default_factory=list)
-    mirrors: list[str] = field(default_factory=list)
-    mirrors_by_host: dict[str, list[str]] = field(default_factory=dict)
+    mirrors: dict[str, list[str]] = field(default_factory=dict)
     certs_directories: tuple[Path, ...] = CERTS_DIRECTORIES
     max_concurrent_downloads: int = 3
     max_concurrent_uploads: int = 5
@@ -42,18 +41,12 @@ class Endpoint(Struct, frozen=True):
 def endpoints(config: RegistryConfig, domain: str) -> list[Endpoint]:
     """Where to look for a registry's content, in order; an insecure host is tried with TLS first,
     as Docker does."""
-    found = [Endpoint(url.rstrip("/"), mirror=True) for url in _mirrors(config, domain)]
+    found = [Endpoint(url.rstrip("/"), mirror=True) for url in config.mirrors.get(domain, ())]
     host = _HUB if domain == DEFAULT_DOMAIN else domain
     found.append(Endpoint(f"https://{host}"))
     if is_insecure(config, host):
         found.append(Endpoint(f"http://{host}"))
     return found
-
-
-def _mirrors(config: RegistryConfig, domain: str) -> list[str]:
-    if domain == DEFAULT_DOMAIN:
-        return config.mirrors + config.mirrors_by_host.get(domain, [])
-    return config.mirrors_by_host.get(domain, [])
 
 
 def is_insecure(config: RegistryConfig, host: str) -> bool:

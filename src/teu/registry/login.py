@@ -1,15 +1,17 @@
 """Checking a login with a registry: what `docker login` has the daemon do.
 
-Source: distribution-spec, "Determining Support" (`GET /v2/`); API 1.51 SystemAuth.
+Source: distribution-spec, "Determining Support" (`GET /v2/`); distribution token.md
+(`offline_token`); API 1.51 SystemAuth.
 """
 
 from teu.errors import EngineError, Unauthorized
 from teu.model.reference import DEFAULT_DOMAIN
 from teu.model.registry import RegistryUnreachable
+from teu.registry.answers import shown
 from teu.registry.auth import Credentials
 from teu.registry.config import Endpoint, RegistryConfig, endpoints
 from teu.registry.errors import RegistryError, request_error
-from teu.registry.session import Sessions, shown
+from teu.registry.session import Sessions
 
 _HUB_NAMES = frozenset(("", "docker.io", "index.docker.io", "registry-1.docker.io"))
 
@@ -22,8 +24,9 @@ def registry_host(server_address: str) -> str:
 
 async def check_login(
     sessions: Sessions, config: RegistryConfig, server_address: str, who: Credentials
-) -> None:
-    """Asks the registry (never a mirror) whether it knows these credentials.
+) -> str:
+    """Asks the registry (never a mirror) whether it knows these credentials; the identity token
+    that may be kept in place of the password, "" where the registry gives none.
 
     Raises: Unauthorized; RegistryUnreachable and others when no address of it answers.
     """
@@ -38,8 +41,9 @@ async def check_login(
     raise problem or RegistryUnreachable(f"no address of {server_address} is known")
 
 
-async def _ask(sessions: Sessions, endpoint: Endpoint, who: Credentials) -> None:
+async def _ask(sessions: Sessions, endpoint: Endpoint, who: Credentials) -> str:
     url = f"{endpoint.url}/v2/"
+    token = await sessions.identity(url, who)
     async with sessions.request("GET", url, who=who, scope="") as response:
         status = response.status
     if status == 401:
@@ -47,3 +51,4 @@ async def _ask(sessions: Sessions, endpoint: Endpoint, who: Credentials) -> None
     if status >= 400:
         error = RegistryError("UNKNOWN", "the registry refused the login")
         raise request_error(status, error, shown("GET", url))
+    return token

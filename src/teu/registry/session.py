@@ -1,30 +1,68 @@
-"""HTTP to one registry: sessions, TLS, authentication, retries, and errors in Docker's words."""
+"""HTTP to registries: sessions, redirects, authentication, and patience with those that are busy.
 
-import os
+Credentials and tokens go to the registry that was named, never to where it redirects or refers
+to; each host on the way is met with its own TLS settings.
+"""
+
+import asyncio
 import random
-import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
-from typing import Any
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
 
 import aiohttp
+from msgspec import Struct
 from yarl import URL
 
 from teu import __version__
 from teu.errors import EngineError, SystemFailure
 from teu.model.registry import BrokenTransfer, RegistryUnreachable
+from teu.registry.answers import shown, translated
 from teu.registry.auth import Authorizer, Credentials, parse_challenges
-from teu.registry.config import RegistryConfig, is_insecure, is_loopback
+from teu.registry.config import RegistryConfig, is_loopback
+from teu.registry.errors import TooManyRequests
+from teu.registry.tls import Certificates
 
+T = TypeVar("T")
 _RETRY_STATUSES = frozenset((408, 429, 500, 502, 503, 504))
+_REDIRECTS = frozenset((301, 302, 303, 307, 308))
+_SAME_METHOD_REDIRECTS = frozenset((307, 308))
+_MAX_REDIRECTS = 5
 _MAX_RETRY_AFTER_S = 60.0
 _READ_BUFFER_BYTES = 1 << 20
 _KEEPALIVE_S = 5.0
+_MAX_KNOWN_HEADERS = 512
 
 
-class WrongProtocol(RegistryUnreachable):
-    """Something answered, but not with TLS."""
+class Busy(Exception):
+    """The registry failed in a way that may pass; `retry_after` is its own word on when."""
+
+    def __init__(self, error: EngineError, retry_after: str = "") -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.retry_after = retry_after
+
+
+class _Request(Struct, frozen=True):
+    """`home`: the registry that may know who we are. `patience_s`: how long its answer may take."""
+
+    method: str
+    target: URL
+    home: URL
+    headers: dict[str, str]
+    data: Any
+    patience_s: float
+    authorization: str = ""
+
+    @property
+    def shown(self) -> str:
+        return shown(self.method, str(self.target))
+
+    @property
+    def is_repeatable(self) -> bool:
+        return self.data is None or isinstance(self.data, bytes)
 
 
 class Sessions:
@@ -33,14 +71,14 @@ class Sessions:
     def __init__(self, config: RegistryConfig) -> None:
         self.config = config
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
-        self._contexts: dict[str, ssl.SSLContext | bool] = {}
-        self._authorizer = Authorizer()
-        self._headers: dict[tuple[str, str, Credentials], str] = {}
+        self._certificates = Certificates(config)
+        self._authorizer = Authorizer(self._with_authorization)
+        self._headers: dict[tuple[URL, str, Credentials], str] = {}
 
     def reload(self, config: RegistryConfig) -> None:
         """Takes over what may change while running."""
         self.config = config
-        self._contexts.clear()
+        self._certificates = Certificates(config)
 
     async def close(self) -> None:
         for session in self._sessions.values():
@@ -57,62 +95,129 @@ class Sessions:
         scope: str,
         headers: Mapping[str, str] | None = None,
         data: Any = None,
+        home: str = "",
+        patience_s: float = 0,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """An authenticated request; any status but 401 is the caller's business.
+        """An authenticated request; any status but a first 401 is the caller's business.
 
+        `home` is the registry's base URL where the request may go elsewhere (an upload's place).
+        `patience_s`: how long the answer may take; the stall time-out when 0.
         Raises: RegistryUnreachable, WrongProtocol, BrokenTransfer, Unauthorized.
         """
         target = URL(url)
-        session = self._session(target)
-        what = shown(method, url)
-        key = f"{target.host}:{target.port}", scope, who
-        sent = dict(headers or {})
+        at = URL(home).origin() if home else target.origin()
+        patience_s = patience_s or self.config.stall_timeout_s
+        key = at, scope, who
         for attempt in (1, 2):
-            if key in self._headers:
-                sent["Authorization"] = self._headers[key]
-            async with self._one(session, method, target, sent, data) as response:
-                if response.status != 401 or attempt == 2:
+            request = _Request(
+                method,
+                target,
+                at,
+                dict(headers or {}),
+                data,
+                patience_s,
+                self._headers.get(key, ""),
+            )
+            async with self._following(request) as response:
+                if response.status != 401 or attempt == 2 or not _is_home(at, response.url):
                     yield response
                     return
                 challenges = parse_challenges(response.headers.getall("WWW-Authenticate", []))
-            if key in self._headers:
-                self._authorizer.forget(self._headers.pop(key))
-            with translated(what):
-                self._headers[key] = await self._authorizer.answer(
-                    session,
-                    challenges,
-                    who,
-                    request=what,
-                    plain_http=target.scheme == "http",
-                    scope=scope,
-                )
+            await self._authenticate(request, challenges, key)
+            if not request.is_repeatable:
+                raise BrokenTransfer(f"{request.shown}: the registry wants to be asked again")
+
+    async def identity(self, url: str, who: Credentials) -> str:
+        """What a registry's token server gives to be kept in place of a password; "" for nothing.
+
+        Raises: Unauthorized, Forbidden, RegistryUnreachable, BrokenTransfer, ….
+        """
+        target = URL(url)
+        patience_s = self.config.stall_timeout_s
+        request = _Request("GET", target, target.origin(), {}, None, patience_s)
+        async with self._following(request) as response:
+            headers = response.headers.getall("WWW-Authenticate", [])
+        if response.status != 401 or not who.username:
+            return ""
+        return await self._authorizer.identity(
+            parse_challenges(headers),
+            who,
+            request=request.shown,
+            plain_http=target.scheme == "http",
+        )
+
+    async def _authenticate(
+        self, request: _Request, challenges: list[Any], key: tuple[URL, str, Credentials]
+    ) -> None:
+        if request.authorization:
+            self._authorizer.forget(request.authorization)
+            self._headers.pop(key, None)
+        header = await self._authorizer.answer(
+            challenges,
+            key[2],
+            request=request.shown,
+            plain_http=request.home.scheme == "http",
+            scope=key[1],
+        )
+        while len(self._headers) >= _MAX_KNOWN_HEADERS:
+            del self._headers[next(iter(self._headers))]
+        self._headers[key] = header
 
     @asynccontextmanager
-    async def _one(
-        self,
-        session: aiohttp.ClientSession,
-        method: str,
-        target: URL,
-        headers: dict[str, str],
-        data: Any,
+    async def _with_authorization(
+        self, method: str, url: URL, authorization: str, data: Any
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        with translated(shown(method, str(target))):
-            call = session.request(
-                method, target, headers=headers, data=data, ssl=self._tls(target), max_redirects=5
+        """A request to a token server."""
+        patience_s = self.config.stall_timeout_s
+        request = _Request(method, url, url.origin(), {}, data, patience_s, authorization)
+        async with self._following(request) as response:
+            yield response
+
+    @asynccontextmanager
+    async def _following(self, request: _Request) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer at the end of all redirects."""
+        for _ in range(_MAX_REDIRECTS + 1):
+            with translated(request.shown):
+                response = await self._send(request)
+            try:
+                following = _redirected(request, response)
+                if following is None:
+                    with translated(request.shown):
+                        yield response
+                    return
+            finally:
+                response.release()
+            request = following
+        raise SystemFailure(
+            f"{request.shown}: stopped after {_MAX_REDIRECTS} redirects: the registry redirects "
+            "to nowhere"
+        )
+
+    async def _send(self, request: _Request) -> aiohttp.ClientResponse:
+        headers = request.headers
+        if request.authorization and _is_home(request.home, request.target):
+            headers = headers | {"Authorization": request.authorization}
+        limit_s = self.config.connect_timeout_s + 2 * request.patience_s
+        async with asyncio.timeout(limit_s if request.data is None else None):
+            return await self._session(request.target).request(
+                request.method,
+                request.target,
+                headers=headers,
+                data=request.data,
+                ssl=self._certificates.context(request.target),
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(
+                    total=None,
+                    sock_connect=self.config.connect_timeout_s,
+                    sock_read=request.patience_s,
+                ),
             )
-            async with call as response:
-                yield response
 
     def _session(self, target: URL) -> aiohttp.ClientSession:
         """Loopback is never reached through a proxy."""
         direct = is_loopback(target.host or "")
         if direct not in self._sessions:
             self._sessions[direct] = aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(
-                    total=None,
-                    sock_connect=self.config.connect_timeout_s,
-                    sock_read=self.config.stall_timeout_s,
-                ),
                 headers={"User-Agent": f"teu/{__version__}", "Accept-Encoding": "identity"},
                 auto_decompress=False,
                 read_bufsize=_READ_BUFFER_BYTES,
@@ -122,112 +227,79 @@ class Sessions:
             )
         return self._sessions[direct]
 
-    def _tls(self, target: URL) -> ssl.SSLContext | bool:
-        host = f"{target.host}:{target.port}"
-        if host not in self._contexts:
-            self._contexts[host] = self._new_tls(target)
-        return self._contexts[host]
+    # --- patience -----------------------------------------------------------------------
 
-    def _new_tls(self, target: URL) -> ssl.SSLContext | bool:
-        names = (target.authority, f"{target.host}:{target.port}", str(target.host))
-        insecure = any(is_insecure(self.config, name) for name in names)
-        for base in self.config.certs_directories:
-            for name in names:
-                if (base / name).is_dir():
-                    return _custom_tls(base / name, verify=not insecure)
-        return not insecure
+    async def persistently(self, attempts: int, work: Callable[[], Awaitable[T]]) -> T:
+        """Does it again, later and later, while the registry is Busy or connections break.
 
-    def delay_s(self, attempt: int, retry_after: str = "") -> float:
-        """How long to wait before another attempt (the first is 1)."""
-        if retry_after.isdigit():
-            return min(float(retry_after), _MAX_RETRY_AFTER_S)
-        return self.config.backoff_s * 2.0 ** (attempt - 1) * random.uniform(0.8, 1.2)
+        Raises: the last error; at once when the registry wants a longer wait than anybody has.
+        """
+        for attempt in range(1, attempts + 1):
+            try:
+                return await work()
+            except Busy as busy:
+                error, retry_after = busy.error, busy.retry_after
+            except (BrokenTransfer, RegistryUnreachable) as broken:
+                error, retry_after = broken, ""
+            if attempt == attempts:
+                raise error
+            await asyncio.sleep(self.delay_s(attempt, retry_after, error))
+        raise AssertionError("the loop returns or raises")
 
-
-def _custom_tls(directory: Path, *, verify: bool) -> ssl.SSLContext:
-    """`*.crt` are authorities to trust besides the system's, `NAME.cert` with `NAME.key` is our
-    own certificate. Source: Docker's documentation, "Verify repository client with certificates".
-    """
-    context = ssl.create_default_context()
-    if not verify:
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    try:
-        for path in sorted(directory.glob("*.crt")):
-            context.load_verify_locations(path)
-        for path in sorted(directory.glob("*.cert")):
-            context.load_cert_chain(path, path.with_suffix(".key"))
-    except (OSError, ssl.SSLError) as error:
-        raise SystemFailure(f"cannot use the certificates in {directory}: {error}") from error
-    return context
+    def delay_s(self, attempt: int, retry_after: str, error: EngineError) -> float:
+        """How long to wait before another attempt (the first is 1). Raises: TooManyRequests when
+        the registry wants a wait that is too long."""
+        wanted_s = _seconds(retry_after)
+        if wanted_s is None:
+            return self.config.backoff_s * 2.0 ** (attempt - 1) * random.uniform(0.8, 1.2)
+        if wanted_s > _MAX_RETRY_AFTER_S:
+            raise TooManyRequests(
+                f"{error.message}: the registry asks to come back in {wanted_s:.0f} s"
+            ) from error
+        return wanted_s
 
 
 def is_retryable(status: int) -> bool:
     return status in _RETRY_STATUSES
 
 
-def shown(method: str, url: str) -> str:
-    """A request the way Go prints it: `Get "https://…"`."""
-    return f'{method.capitalize()} "{url}"'
+def _is_home(home: URL, target: URL) -> bool:
+    """Whether a URL is the registry's own: the same origin, or its TLS side."""
+    if target.origin() == home:
+        return True
+    return target.host == home.host and (home.scheme, target.scheme) == ("http", "https")
 
 
-@contextmanager
-def translated(request: str) -> Iterator[None]:
-    """Turns aiohttp's and asyncio's errors into ours."""
+def _redirected(request: _Request, response: aiohttp.ClientResponse) -> _Request | None:
+    """The request that a redirect asks for; None for any other answer.
+
+    Raises: SystemFailure for one that cannot be followed.
+    """
+    location = response.headers.get("Location", "")
+    if response.status not in _REDIRECTS or not location:
+        return None
+    reading = request.method in ("GET", "HEAD")
+    if not reading and not (response.status in _SAME_METHOD_REDIRECTS and request.is_repeatable):
+        return None
     try:
-        yield
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise _translation(request, error) from error
+        target = response.url.join(URL(location, encoded=True))
+        if target.scheme not in ("http", "https") or not target.host:
+            raise ValueError("not an http:// or https:// address")
+    except ValueError as error:
+        raise SystemFailure(
+            f"{request.shown}: the registry redirects to nowhere ({location[:200]}): {error}"
+        ) from error
+    return _Request(
+        request.method, target, request.home, request.headers, request.data,
+        request.patience_s, request.authorization,
+    )  # fmt: skip
 
 
-def _translation(request: str, error: BaseException) -> EngineError:
-    match error:
-        case aiohttp.ClientHttpProxyError():
-            return RegistryUnreachable(
-                f"{request}: proxyconnect tcp: the proxy answered {error.status}: check "
-                "HTTPS_PROXY and NO_PROXY of the daemon"
-            )
-        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
-            return _tls_error(request, error)
-        case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
-            return _connect_error(request, error)
-        case aiohttp.ServerDisconnectedError():
-            return WrongProtocol(f"{request}: EOF: the registry closed the connection")
-        case TimeoutError():
-            return BrokenTransfer(
-                f"{request}: the registry stopped answering (timeout awaiting its response): try "
-                "again later"
-            )
-        case aiohttp.TooManyRedirects() | aiohttp.InvalidURL():
-            return SystemFailure(f"{request}: the registry redirects to nowhere: {error}")
-    return BrokenTransfer(f"{request}: the connection broke: {error}")
-
-
-def _tls_error(request: str, error: aiohttp.ClientError) -> EngineError:
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return RegistryUnreachable(
-            f"{request}: tls: failed to verify certificate: x509: {error.certificate_error}: "
-            "put the authority's certificate into certs.d/HOST/ca.crt, or list the host in "
-            "insecure-registries"
-        )
-    return WrongProtocol(
-        f"{request}: http: server gave HTTP response to HTTPS client: if the registry has "
-        "no TLS, list it in insecure-registries"
-    )
-
-
-def _connect_error(request: str, error: BaseException) -> RegistryUnreachable:
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return RegistryUnreachable(
-            f"{request}: dial tcp: lookup {error.host}: no such host: check the name and this "
-            "host's DNS and network"
-        )
-    if isinstance(error, aiohttp.ClientConnectorError):
-        number = error.os_error.errno
-        reason = os.strerror(number).lower() if number else str(error.os_error)
-        return RegistryUnreachable(
-            f"{request}: dial tcp {error.host}:{error.port}: connect: {reason}: is the "
-            "registry running, and reachable from this host?"
-        )
-    return RegistryUnreachable(
-        f"{request}: dial tcp: i/o timeout: is the registry reachable from this host?"
-    )
+def _seconds(retry_after: str) -> float | None:
+    """`Retry-After`: seconds, or an HTTP date. Source: RFC 9110, 10.2.3."""
+    if retry_after.isdigit():
+        return float(retry_after)
+    try:
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+    except ValueError:
+        return None

@@ -6,6 +6,7 @@ Source: POSIX pax(1); GNU tar manual, "Basic Tar Format" and "Sparse Formats".
 """
 
 import struct
+from functools import lru_cache
 from typing import Final
 
 from teu.errors import InvalidParameter
@@ -92,10 +93,10 @@ def parse(block: bytes) -> Entry:
     if kind in _REGULAR_FLAGS:
         kind = DIRECTORY if kind == b"\0" and name.endswith(b"/") else REGULAR
     entry = Entry(name, kind)
-    entry.mode = number(mode) & 0o7777
-    entry.uid = number(uid)
-    entry.gid = number(gid)
-    entry.mtime_ns = number(mtime) * 1_000_000_000
+    entry.mode = _common_number(mode) & 0o7777
+    entry.uid = _common_number(uid)
+    entry.gid = _common_number(gid)
+    entry.mtime_ns = _common_number(mtime) * 1_000_000_000
     if kind not in _NO_PAYLOAD:
         entry.size_bytes = entry.payload_bytes = number(size)
         if entry.size_bytes < 0:
@@ -119,6 +120,10 @@ def number(field: bytes) -> int:
         return value
     text = field.partition(b"\0")[0].strip(_NUL_SPACE)
     return _octal(text) if text else 0
+
+
+# An archive has few modes, owners and times.
+_common_number = lru_cache(256)(number)
 
 
 def _octal(text: bytes) -> int:

@@ -97,12 +97,17 @@ class TarStream:
 
     def skip(self) -> None:
         """Passes what is left of the current member to `on_raw`."""
-        for piece in self.payload():
+        for payload in self.payload():
             if self._on_raw:
-                self._on_raw(bytes(piece))
-        if self._padding:
-            padding, self._padding = self._padding, 0
-            self._raw(self._take(padding))
+                self._on_raw(bytes(payload))
+        while self._padding:  # the last one may be missing: Docker's client forgets it
+            if self._position == len(self._buffer) and not self._fill(at_border=True):
+                self._padding = 0
+                return
+            piece = self._buffer[self._position : self._position + self._padding]
+            self._position += len(piece)
+            self._padding -= len(piece)
+            self._raw(piece)
 
     def _complete(self, entry: Entry, block: bytes, extensions: dict[bytes, bytes]) -> None:
         sparse: dict[bytes, bytes] = {}

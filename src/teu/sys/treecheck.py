@@ -1,17 +1,21 @@
 """Whether an unpacked tree still is what its archive says: kinds, owners, modes, times, targets,
 devices and xattrs of all entries. Contents are checked by the archive's digest, which is made from
-them. What is in the tree but not in the archive is not looked for.
+them.
+
+`differences` compares with the archive: quick, and enough where it finds nothing. Entries that
+were written through a symlink which a later entry replaced look missing to it; `compared` with a
+tree unpacked afresh from the archive is exact.
 """
 
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from teu.sys.archivepath import clean_path
 from teu.sys.beneath import open_beneath, open_directory
-from teu.sys.overlayfs import OVERLAY_XATTRS, WHITEOUT_PREFIX
+from teu.sys.overlayfs import OVERLAY_XATTRS, WHITEOUT_PREFIX, is_whiteout
 from teu.sys.tarheader import (
     BLOCK_DEVICE,
     CHARACTER,
@@ -36,7 +40,8 @@ _FORMATS = {
 
 
 def differences(stream: TarStream, tree: Path) -> list[str]:
-    """One line for each entry that the tree has not, or has otherwise; reads the whole stream.
+    """One line for each entry that the tree seems not to have, or to have otherwise; reads the
+    whole stream. What is in the tree but not in the archive is not looked for.
 
     Raises: InvalidArchive; OSError when the tree itself cannot be opened.
     """
@@ -51,6 +56,61 @@ def differences(stream: TarStream, tree: Path) -> list[str]:
     finally:
         os.close(root_fd)
     return [f"/{os.fsdecode(path)}: {reason}" for path, reason in found.items()]
+
+
+def compared(tree: Path, fresh: Path, implied: Collection[bytes]) -> list[str]:
+    """One line for each path that differs between a tree and the one that it should equal;
+    directories in `implied` have no attributes of their own. Raises: OSError."""
+    found = []
+    for path in sorted(_paths(tree) | _paths(fresh)):
+        if reason := _against(tree, fresh, path, path in implied):
+            found.append(f"/{os.fsdecode(path)}: {reason}")
+    return found
+
+
+def _paths(tree: Path) -> set[bytes]:
+    root = os.fsencode(tree)
+    return {
+        os.path.relpath(os.path.join(directory, name), root)
+        for directory, below, files in os.walk(root)
+        for name in (*below, *files)
+    }
+
+
+def _against(tree: Path, fresh: Path, path: bytes, is_implied: bool) -> str:
+    have, want = (os.path.join(os.fsencode(root), path) for root in (tree, fresh))
+    if not os.path.lexists(want):
+        return "does not belong there"
+    if not os.path.lexists(have):
+        return "is missing"
+    parent_fd = os.open(os.path.dirname(have), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        here, there, expected = os.lstat(have), os.lstat(want), described(want)
+        name = os.path.basename(have)
+        if expected.kind != DIRECTORY and here.st_nlink != there.st_nlink:
+            return "has other hard links"
+        if is_implied or is_whiteout(there):
+            return _wrong_thing(parent_fd, name, here, expected)
+        return ", ".join(_attributes(parent_fd, name, here, expected, is_final=True))
+    finally:
+        os.close(parent_fd)
+
+
+def described(path: bytes) -> Entry:
+    """What an archive would say of a file. Raises: OSError."""
+    found = os.lstat(path)
+    [kind] = [kind for kind, form in _FORMATS.items() if form == stat.S_IFMT(found.st_mode)]
+    entry = Entry(path, kind)
+    entry.mode = stat.S_IMODE(found.st_mode)
+    entry.uid, entry.gid = found.st_uid, found.st_gid
+    entry.size_bytes, entry.mtime_ns = found.st_size, found.st_mtime_ns
+    entry.major, entry.minor = os.major(found.st_rdev), os.minor(found.st_rdev)
+    if kind == SYMLINK:
+        entry.link = os.readlink(path)
+    else:
+        with suppress(OSError):  # a file system without xattrs
+            entry.xattrs = {os.fsencode(n): os.getxattr(path, n) for n in os.listxattr(path)}
+    return entry
 
 
 def _forget(found: dict[bytes, str], path: bytes, entry: Entry) -> None:
@@ -96,10 +156,12 @@ def _whiteout(root_fd: int, parent: bytes, name: bytes) -> str:
     return ""
 
 
-def _attributes(parent_fd: int, name: bytes, here: os.stat_result, entry: Entry) -> Iterator[str]:
+def _attributes(
+    parent_fd: int, name: bytes, here: os.stat_result, entry: Entry, *, is_final: bool = False
+) -> Iterator[str]:
     if wrong := _wrong_thing(parent_fd, name, here, entry):
         yield wrong
-    if here.st_nlink > 1 and entry.kind != DIRECTORY:
+    if here.st_nlink > 1 and entry.kind != DIRECTORY and not is_final:
         return  # a later link may have given its own attributes
     if (here.st_uid, here.st_gid) != (entry.uid, entry.gid):
         yield f"belongs to {here.st_uid}:{here.st_gid} instead of {entry.uid}:{entry.gid}"

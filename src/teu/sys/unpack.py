@@ -50,8 +50,10 @@ from teu.sys.xattrs import set_xattr
 _IMPLIED_MODE = 0o755
 _CACHED_DIRECTORIES = 64
 _MAX_SYMLINKS = 40
+_HOSTILE = (errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EFBIG, errno.EISDIR)
 _SHOWN_NAME = 200
 _SPACE_CHECK_BYTES = 64 << 20
+_MAX_MAJOR, _MAX_MINOR = 1 << 12, 1 << 20  # the kernel's dev_t
 
 
 @dataclass(slots=True)
@@ -256,6 +258,8 @@ class Unpacker:
     def _node(self, entry: Entry, place: _Place, stream: TarStream) -> None:
         kind = {CHARACTER: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO}
         mode = kind[entry.kind] | 0o600
+        if not (0 <= entry.major < _MAX_MAJOR and 0 <= entry.minor < _MAX_MINOR):
+            raise InvalidArchive(f"{_shown(entry)}: invalid tar header: bad device number")
         device = os.makedev(entry.major, entry.minor)
         try:
             os.mknod(place.name, mode, device, dir_fd=place.parent_fd)
@@ -479,9 +483,6 @@ def _times(mtime_ns: int) -> tuple[int, int]:
 def _shown(entry: Entry) -> str:
     name = os.fsdecode(entry.name)
     return name if len(name) <= _SHOWN_NAME else f"{name[:_SHOWN_NAME]}…"
-
-
-_HOSTILE = (errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EFBIG, errno.EISDIR)
 
 
 def _translated(error: OSError, entry: Entry) -> EngineError:

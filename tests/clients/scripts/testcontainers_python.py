@@ -43,9 +43,11 @@ def logs_and_network() -> None:
 
 
 def built_image(context: str) -> None:
-    with DockerImage(path=context, tag="clients-built:latest") as image:
-        with DockerContainer(str(image)) as container:
-            wait_for_logs(container, "from the context", timeout=20)
+    with (
+        DockerImage(path=context, tag="clients-built:latest") as image,
+        DockerContainer(str(image)) as container,
+    ):
+        wait_for_logs(container, "from the context", timeout=20)
 
 
 if __name__ == "__main__":

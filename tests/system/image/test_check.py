@@ -88,9 +88,9 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "mode": (lambda t: (t / "bin").chmod(0o777), "/bin: has mode 0777 instead of 0750"),
     "time": (lambda t: os.utime(t / "etc/empty", (1, 1)), "/etc/empty: has another time"),
     "xattr": (lambda t: os.removexattr(t / "etc/empty", "user.k"), "changed xattr user.k"),
-    "whiteout": (lambda t: (t / "etc/removed").unlink(), "its mark is missing"),
+    "whiteout": (lambda t: (t / "etc/removed").unlink(), "/etc/removed: is missing"),
     "kind": (lambda t: _remake(t / "null"), "/null: is of another kind"),
-    "hard link": (lambda t: _copy(t / "bin/twin"), "is no hard link any more"),
+    "hard link": (lambda t: _copy(t / "bin/twin"), "/bin/twin: has other hard links"),
     "whole tree": (shutil.rmtree, "No such file"),
     "skeleton": (lambda t: t.with_name(t.name + ".skeleton").unlink(), "No such file"),
     "cut skeleton": (

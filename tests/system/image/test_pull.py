@@ -80,7 +80,7 @@ def test_a_real_registry(lab: Lab, tmp_path: Path) -> None:
             layer = lab.messages[1]["id"]
             said = [m["status"] for m in lab.messages if m.get("id") == layer]
             assert said[0] == "Pulling fs layer"
-            assert said[-4:] == [
+            assert list(dict.fromkeys(said))[-4:] == [
                 "Verifying Checksum", "Download complete", "Extracting", "Pull complete",
             ]  # fmt: skip
             assert lab.text.startswith("1: Pulling from group/app\n")
@@ -193,7 +193,7 @@ def test_not_there(lab: Lab) -> None:
 
 
 def test_hello_world_without_a_registry(lab: Lab, tmp_path: Path) -> None:
-    lab.config.mirrors.append("http://127.0.0.1:1")
+    lab.config.mirrors["docker.io"] = ["http://127.0.0.1:1"]
     asked: list[str] = []
 
     async def unreachable(name: object, auth: object = None) -> None:
@@ -267,11 +267,6 @@ async def _schema1(request: web.Request) -> web.Response:
     return web.json_response({"schemaVersion": 1, "name": "x", "fsLayers": []})
 
 
-async def _chart(request: web.Request) -> web.Response:
-    entry = {"mediaType": "application/vnd.cncf.helm.config.v1+json", "digest": APP.id, "size": 2}
-    return web.json_response({"schemaVersion": 2, "config": entry, "layers": []})
-
-
 LAYER_PATH = f"/blobs/{digest(gzip.compress(TOP, mtime=0))}"
 FAULTS = {
     "wrong layer": ("layer", _wrong, "filesystem layer verification failed for digest"),
@@ -287,7 +282,6 @@ FAULTS = {
     "manifest hangs": ("manifest", _hang, "stopped answering"),
     "manifest fails": ("manifest", _server_error, "the registry answered 500"),
     "schema 1": ("manifest", _schema1, "schema 1 manifest"),
-    "a chart": ("manifest", _chart, "is not a container image"),
 }
 
 
@@ -492,7 +486,7 @@ def test_a_mirror_is_asked_first_and_may_fail(lab: Lab, fake: FakeRegistry) -> N
 
     async def work(service: ImageService) -> None:
         async with serving(fake) as address, serving(other) as mirror:
-            lab.config.mirrors_by_host[address] = [f"http://{mirror}"]
+            lab.config.mirrors[address] = [f"http://{mirror}"]
             image = await service.pull(f"{address}/x", progress=lab.messages.append)
             assert image.repo_tags == [f"{address}/x:latest"]
             assert other.requests.total() == 1

@@ -1,9 +1,11 @@
 """Images in several platforms, and artifacts: kept, listed, saved and removed."""
 
+import contextlib
 import gzip
 import io
 import json
 import random
+import sqlite3
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from harness.imagelab import (
 from teu.errors import Conflict, EngineError, InvalidParameter, NotFound
 from teu.image.platform import host_platform
 from teu.image.service import ImageService
+from teu.store.migrations import MIGRATIONS
 
 BASE = tar_of(member("bin/sh", b"#!shell", mode=0o755))
 HOST = str(host_platform())
@@ -348,17 +351,22 @@ def test_an_empty_layer_is_a_layer(lab: Lab) -> None:
 
 def test_an_old_data_root_opens(lab: Lab) -> None:
     """One from before names could mean several platforms."""
-    import sqlite3
-
     lab.load(docker_archive(Archived([BASE], ["old:1"])))
-    with sqlite3.connect(lab.root / "teu.db") as db:
+    now, old = lab.root / "teu.db", lab.root / "old.db"
+    with contextlib.closing(sqlite3.connect(old)) as db:
+        db.executescript(MIGRATIONS[0])
         db.executescript(
-            "CREATE TABLE old (name TEXT PRIMARY KEY, image_id TEXT NOT NULL);"
-            "INSERT INTO old SELECT name, image_id FROM reference; DROP TABLE reference;"
-            "ALTER TABLE old RENAME TO reference;"
-            "CREATE INDEX reference_image ON reference (image_id);"
-            "UPDATE meta SET value = '1' WHERE key = 'schema';"
+            f"""
+            CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT);
+            INSERT INTO meta VALUES ('schema', '1');
+            ATTACH '{now}' AS now;
+            INSERT INTO image SELECT * FROM now.image;
+            INSERT INTO layer SELECT * FROM now.layer;
+            INSERT INTO blob_use SELECT * FROM now.blob_use;
+            INSERT INTO reference SELECT name, image_id FROM now.reference;
+            """
         )
+    old.replace(now)
 
     async def look(service: ImageService) -> None:
         assert service.resolve("old:1").repo_tags == ["old:1"]

@@ -277,6 +277,10 @@ HOSTILE = {
     "whiteout of nothing": ([member(".wh.", b"")], "a whiteout of nothing"),
     "whiteout of the parent": ([member("d/.wh...", b"")], "a whiteout of nothing"),
     "endless name": ([member("n" * 300, b"x")], "File name too long"),
+    "device number too large": (
+        [member("k", b"", type=b"3", devmajor=4096, devminor=3)],
+        "bad device number",
+    ),
     "unknown kind": ([member("k", b"", type=b"Z")], "unhandled tar header type"),
     "hard link to a directory": ([directory("d"), hard_link("h", "d")], "hard link to a directory"),
 }

@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
 
-from teu.api.call import Call
+from teu.api.call import Call, answer
 from teu.api.engine import Engine
 from teu.api.headers import HEADERS
 from teu.api.progress import line
@@ -15,6 +15,8 @@ from teu.api.router import Route
 from teu.api.wire.builds import build_request
 from teu.build.context import unpack_context
 from teu.build.progress import BuildProgress, ClassicProgress, EventProgress, QuietProgress
+from teu.build.pruning import Space
+from teu.build.remotecontext import open_remote
 from teu.build.request import BuildRequest, Inputs
 from teu.errors import EngineError, SystemFailure
 from teu.model.image import Image
@@ -32,7 +34,12 @@ class BuildRoutes:
         self._builds = engine.builds
 
     def routes(self) -> list[Route]:
-        return [Route("POST", "/build", self.build)]
+        return [
+            Route("POST", "/build", self.build),
+            Route("POST", "/build/prune", self.prune),
+            Route("GET", "/build/cache/{id}", self.cache),
+            Route("GET", "/build/trees/{name:path}", self.tree),
+        ]
 
     async def build(self, call: Call) -> web.StreamResponse:
         """From an archive in the body, or from a session."""
@@ -41,10 +48,34 @@ class BuildRoutes:
             return await self._from_session(call, request, session_id)
         context = self._builds.new_context()
         try:
-            await unpack_context(call.chunks(), context)
-            return await self._run(call, request, Inputs(context=context))
+            inputs = Inputs(context=context)
+            if request.remote:
+                await open_remote(request, inputs, context)
+            else:
+                await unpack_context(call.chunks(), context)
+            return await self._run(call, request, inputs)
         finally:
             await asyncio.shield(self._builds.drop_context(context))
+
+    async def prune(self, call: Call) -> web.StreamResponse:
+        space = Space(
+            reserved=call.number("reserved-space") or call.number("keep-storage") or 0,
+            max_used=call.number("max-used-space") or 0,
+            min_free=call.number("min-free-space") or 0,
+        )
+        work = self._builds.pruner.prune(call.filters(), all_=call.flag("all"), space=space)
+        gone, freed = await self._engine.services.tasks.shielded(work, "prune build cache")
+        self._engine.events.publish("builder", "prune", "", {"reclaimed": str(freed)})
+        return answer({"CachesDeleted": gone or None, "SpaceReclaimed": freed})
+
+    async def cache(self, call: Call) -> web.StreamResponse:
+        """What `--cache-to type=local` of our own client writes."""
+        return await _archive(call, self._builds.cache_archive(call.params["id"]))
+
+    async def tree(self, call: Call) -> web.StreamResponse:
+        """What `--output type=local` and `type=tar` of our own client write."""
+        self._engine.services.images.runnable(call.params["name"])
+        return await _archive(call, self._builds.tree(call.params["name"]))
 
     async def _from_session(
         self, call: Call, request: BuildRequest, session_id: str
@@ -80,6 +111,15 @@ class BuildRoutes:
         for tag in request.tags:
             events.publish("image", "tag", image.id, {"name": tag})
             progress.say(f"Successfully tagged {_familiar(tag)}\n")
+
+
+async def _archive(call: Call, pieces: AsyncIterator[bytes]) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "application/x-tar", **HEADERS})
+    await response.prepare(call.request)
+    async for piece in pieces:
+        await response.write(piece)
+    await response.write_eof()
+    return response
 
 
 def _familiar(tag: str) -> str:

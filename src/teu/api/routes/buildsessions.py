@@ -47,10 +47,12 @@ class BuildSessionRoutes:
             data += chunk
             if len(data) > LIST_LIMIT_BYTES:
                 raise InvalidParameter("the context has too many files")
-        return answer(await self._sessions.list_files(session, call.text("key"), bytes(data)))
+        name, key = call.text("context").lower(), call.text("key")
+        return answer(await self._sessions.list_files(session, name, key, bytes(data)))
 
     async def content(self, call: Call) -> web.StreamResponse:
-        await self._sessions.content(self._sessions.get(call.params["id"]), call.chunks())
+        session = self._sessions.get(call.params["id"])
+        await self._sessions.content(session, call.text("context").lower(), call.chunks())
         return web.Response(status=status.NO_CONTENT)
 
     async def secret(self, call: Call) -> web.StreamResponse:

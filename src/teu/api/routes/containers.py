@@ -96,6 +96,10 @@ class ContainerRoutes:
         await self._engine.services.tasks.shielded(work, what)
         return web.Response(status=status.NO_CONTENT)
 
+    async def _hand_over(self, work: Coroutine[Any, Any, None], what: str) -> None:
+        """Giving a connection away cancels its handler; this is not to stop half way."""
+        await self._engine.services.tasks.shielded(work, what)
+
     # --- queries -------------------------------------------------------------------------
 
     async def listing(self, call: Call) -> web.StreamResponse:
@@ -144,7 +148,7 @@ class ContainerRoutes:
         self._engine.streams.check_readable(container)
         content_type = RAW if container.record.config.tty else MULTIPLEXED
         fd = await take_over(call.request, stream_head(content_type, HEADERS))
-        await self._engine.streams.logs(container, options, fd)
+        await self._hand_over(self._engine.streams.logs(container, options, fd), "logs")
         return Hijacked()
 
     # --- changes -------------------------------------------------------------------------
@@ -248,9 +252,8 @@ class ContainerRoutes:
             multiplexed=not tty,
             detach_keys=keys,
         )
-        # A task of its own: this one is cancelled when its connection is gone, which it is now.
         work = self._attach(container, client, logs=call.flag("logs"), live=call.flag("stream"))
-        self._engine.services.tasks.start(work, f"attach {container.id[:12]}")
+        await self._hand_over(work, "attach")
         return Hijacked()
 
     async def _attach(

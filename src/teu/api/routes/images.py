@@ -1,10 +1,6 @@
 """`/images/…`, `/commit`."""
 
-import base64
-import binascii
-import json
 from contextlib import aclosing
-from typing import Any
 
 from aiohttp import web
 
@@ -13,11 +9,14 @@ from teu.api.call import Call, answer
 from teu.api.engine import Engine
 from teu.api.headers import HEADERS
 from teu.api.progress import Emit, stream_progress
+from teu.api.registryauth import registry_auth
 from teu.api.router import Route
-from teu.errors import InvalidParameter, NotImplementedYet
+from teu.errors import InvalidParameter
 from teu.image.bootstrap import Plan
 from teu.image.fetch import fetch
 from teu.model.config import ContainerConfig
+from teu.model.image import Image
+from teu.model.reference import Reference
 
 _MANIFESTS_SINCE = (1, 47)
 
@@ -35,7 +34,6 @@ class ImageRoutes:
             Route("POST", "/images/load", self.load),
             Route("POST", "/images/prune", self.prune),
             Route("POST", "/images/bootstrap", self.bootstrap),
-            Route("GET", "/images/search", self.search),
             Route("GET", "/images/get", self.save_many),
             Route("GET", "/images/{name:path}/json", self.inspect),
             Route("GET", "/images/{name:path}/history", self.history),
@@ -72,11 +70,6 @@ class ImageRoutes:
     async def history(self, call: Call) -> web.StreamResponse:
         return answer(self._images.history(call.params["name"], call.text("platform")))
 
-    async def search(self, call: Call) -> web.StreamResponse:
-        raise NotImplementedYet(
-            "searching needs Docker Hub's search service, which this engine does not ask"
-        )
-
     # --- bringing in and out ---------------------------------------------------------------
 
     async def create(self, call: Call) -> web.StreamResponse:
@@ -90,12 +83,12 @@ class ImageRoutes:
         if tag:
             name += f"@{tag}" if tag.startswith("sha256:") else f":{tag}"
         auth = registry_auth(call)
+        parsed = Reference.parse(name)
+        pull = self._images.pull if parsed.tag or parsed.digest else self._images.pull_tags
 
         async def work(emit: Emit) -> None:
-            image = await self._images.pull(
-                name, platform=call.text("platform"), auth=auth, progress=emit
-            )
-            self._tell("pull", name, image.id)
+            image = await pull(name, platform=call.text("platform"), auth=auth, progress=emit)
+            self._tell("pull", name, image)
 
         return await stream_progress(call, self._tasks, f"pull {name}", work)
 
@@ -162,8 +155,11 @@ class ImageRoutes:
         auth = registry_auth(call)
 
         async def work(emit: Emit) -> None:
-            await self._images.push(name, tag=call.text("tag"), auth=auth, progress=emit)
-            self._tell("push", name, name)
+            tag = call.text("tag")
+            await self._images.push(
+                name, tag=tag, platform=call.text("platform"), auth=auth, progress=emit
+            )
+            self._tell("push", f"{name}:{tag}" if tag else name, None)
 
         return await stream_progress(call, self._tasks, f"push {name}", work)
 
@@ -210,28 +206,9 @@ class ImageRoutes:
         )
         return answer({"Id": image.id}, status.CREATED)
 
-    def _tell(self, action: str, name: str, image_id: str) -> None:
-        self._engine.events.publish("image", action, image_id, {"name": name})
-
-
-def registry_auth(call: Call) -> dict[str, Any] | None:
-    """`X-Registry-Auth`: base64url of JSON, one login. Raises: InvalidParameter."""
-    return _header_table(call, "X-Registry-Auth")
-
-
-def registry_logins(call: Call) -> dict[str, Any]:
-    """`X-Registry-Config`: base64url of JSON, logins by registry. Raises: InvalidParameter."""
-    return _header_table(call, "X-Registry-Config") or {}
-
-
-def _header_table(call: Call, name: str) -> dict[str, Any] | None:
-    raw = call.request.headers.get(name, "")
-    if not raw:
-        return None
-    try:
-        decoded = json.loads(base64.urlsafe_b64decode(raw + "=" * (-len(raw) % 4)))
-    except (binascii.Error, ValueError) as error:
-        raise InvalidParameter(f"invalid {name} header: {error}") from None
-    if not isinstance(decoded, dict):
-        raise InvalidParameter(f"invalid {name} header: not a JSON object")
-    return decoded
+    def _tell(self, action: str, ref: str, image: Image | None) -> None:
+        """What concerns a registry names the image as it is called there."""
+        reference = Reference.parse(ref).with_default_tag()
+        labels = (image.config.config.labels if image else None) or {}
+        facts = {**labels, "name": reference.familiar_name}
+        self._engine.events.publish("image", action, reference.familiar, facts)

@@ -100,6 +100,7 @@ class NetworkRoutes:
         filters = call.filters()
         check_filters(filters, frozenset({"until", "label", "label!"}))
         removed = await self._tasks.shielded(self._prune(filters), "prune networks")
+        self._engine.events.publish("network", "prune", "", {"reclaimed": "0"})
         return answer({"NetworksDeleted": removed or None})
 
     async def _prune(self, filters: Filters) -> list[str]:

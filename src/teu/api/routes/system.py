@@ -11,9 +11,9 @@ from teu.api.call import Call, Filters, answer
 from teu.api.engine import Engine
 from teu.api.headers import HEADERS
 from teu.api.progress import Emit, stream_progress
+from teu.api.registryauth import registry_logins
 from teu.api.router import Route
 from teu.api.routes.containers import parse_instant
-from teu.api.routes.images import registry_logins
 from teu.api.wire import containers as container_wire
 from teu.api.wire import volumes as volume_wire
 from teu.container.prune import has_label
@@ -79,8 +79,8 @@ class SystemRoutes:
         body = await call.body(AuthConfig)
         fields = {name: getattr(body, name) for name in AuthConfig.__struct_fields__}
         address = fields.pop("serveraddress")
-        await self._engine.registry.login(address, fields)
-        return answer({"Status": "Login Succeeded", "IdentityToken": ""})
+        token = await self._engine.registry.login(address, fields)
+        return answer({"Status": "Login Succeeded", "IdentityToken": token})
 
     async def disk_usage(self, call: Call) -> web.StreamResponse:
         """A container's size counts its logs as well (also told apart, as `SizeLogs`)."""
@@ -97,9 +97,9 @@ class SystemRoutes:
                 volume_wire.shown(v, volumes, usage.volumes.get(v.name, 0)) for v in volumes.all()
             ]
         if "build-cache" in kinds:
-            shown["BuildCache"] = []
+            shown["BuildCache"] = self._engine.builds.pruner.rows()
         if call.version < (1, 42):
-            shown["BuilderSize"] = 0
+            shown["BuilderSize"] = sum(row["Size"] for row in self._engine.builds.pruner.rows())
         return answer(shown)
 
     def _containers_with_sizes(self, usage: DiskUsage) -> list[dict[str, Any]]:
@@ -178,8 +178,10 @@ def shown(event: Event) -> dict[str, Any]:
         "timeNano": event.at_ns,
     }
     if event.type in ("container", "image"):
-        message = {"status": event.action, "id": event.actor, **message}
-        if event.type == "container":
+        message = {"status": event.action, **message}
+        if event.actor:
+            message["id"] = event.actor
+        if event.type == "container" and event.actor:
             message["from"] = event.attributes.get("image", "")
     return message
 

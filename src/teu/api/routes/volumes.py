@@ -92,6 +92,9 @@ class VolumeRoutes:
             self._volumes.prune(include_named=everything or call.version < (1, 42), wanted=wanted),
             "prune volumes",
         )
+        for name in removed:
+            self._events.publish("volume", "destroy", name, {"driver": "local"})
+        self._events.publish("volume", "prune", "", {"reclaimed": str(reclaimed)})
         return answer({"VolumesDeleted": removed or None, "SpaceReclaimed": reclaimed})
 
     def _tell(self, action: str, volume: VolumeRecord) -> None:

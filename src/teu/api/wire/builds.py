@@ -1,4 +1,4 @@
-"""The query of `POST /build`. Source: API 1.51, ImageBuild."""
+"""The query of `POST /build`. Source: API 1.51, ImageBuild; below `auths` our own client's."""
 
 import base64
 import binascii
@@ -29,6 +29,7 @@ def build_request(call: Call) -> BuildRequest:
     return BuildRequest(
         tags=[tag for tag in call.values("t") if tag],
         dockerfile=call.text("dockerfile") or "Dockerfile",
+        remote=call.text("remote"),
         target=call.text("target"),
         platforms=[one.strip() for one in platform.split(",")] if platform else [],
         build_args=arguments,
@@ -46,6 +47,16 @@ def build_request(call: Call) -> BuildRequest:
             for one in _json(call, "outputs", list[dict[str, Any]], [])
         ],
         auths=_auths(call),
+        annotations=_json(call, "annotations", dict[str, str], {}),
+        no_cache_filter=_json(call, "nocachefilter", list[str], []),
+        cache_to=_json(call, "cacheto", list[str], []),
+        contexts={
+            name.lower(): value
+            for name, value in _json(call, "contexts", dict[str, str], {}).items()
+        },
+        allow=_json(call, "allow", list[str], []),
+        explain=call.flag("explain"),
+        check=call.flag("check"),
         source_date_epoch=int(epoch) if epoch else None,
     )
 

@@ -7,7 +7,16 @@ import sys
 
 from teu.cli import values
 from teu.cli.build_context import REMOTE, STDIN, LocalContext, StdinContext, one_file, with_file
-from teu.cli.build_progress import view_for
+from teu.cli.build_outputs import (
+    deliver,
+    local_caches,
+    read_outputs,
+    write_caches,
+    write_metadata,
+    write_text,
+    writes_to_stdout,
+)
+from teu.cli.build_progress import BuildView, view_for
 from teu.cli.build_session import BuildSession
 from teu.cli.grammar import Command, Flag, Options
 from teu.cli.jsontext import dumps
@@ -29,26 +38,36 @@ _TAR = {"Content-Type": "application/x-tar"}
 
 def build(session: Session, options: Options, words: list[str]) -> int:
     """Builds an image; with -q its id is all that is printed."""
-    quiet = options.flag("quiet")
-    view = None if quiet else view_for(options.text("progress"))
+    outputs = read_outputs(options)
     query = _query(session, options)
-    query["progress"] = "events" if view else None
+    quiet = options.flag("quiet") or writes_to_stdout(outputs)
+    view = None if quiet else view_for(options.text("progress"))
+    query |= {"progress": "events" if view else None, "q": quiet or None}
     body = _inputs(session, options, words[0], query)
     headers = {**_TAR, "X-Registry-Config": _logins(session)}
-    messages = session.client.stream("POST", "/build", query, body, headers)
-    result: dict[str, Any] = {}
-    if quiet:
-        text = _quietly(messages)
-        session.out(text)
-        result["ID"] = text.strip()
-    elif view:
-        view.show_all(messages)
-        result = view.result
-    else:
-        ProgressView(sys.stdout).show_all(_checked(messages), result.update)
+    image = _follow(session.client.stream("POST", "/build", query, body, headers), view, quiet)
+    if options.flag("quiet"):
+        session.out(f"{image}\n")
+    tags = options.texts("tag")
+    write_caches(session, options.texts("cache-to"), image)
+    deliver(session, outputs, image, tags)
     if path := options.text("iidfile"):
-        _write(path, str(result.get("ID", "")))
+        write_text(path, image)
+    if path := options.text("metadata-file"):
+        write_metadata(path, image, tags)
     return 0
+
+
+def _follow(messages: Iterator[Any], view: BuildView | None, quiet: bool) -> str:
+    """Shows what the daemon says until the end; the image's id. Raises: Failure."""
+    if quiet:
+        return _quietly(messages).strip()
+    if view:
+        view.show_all(messages)
+        return str(view.result.get("ID", ""))
+    result: dict[str, Any] = {}
+    ProgressView(sys.stdout).show_all(_checked(messages), result.update)
+    return str(result.get("ID", ""))
 
 
 def _quietly(messages: Iterator[Any]) -> str:
@@ -61,14 +80,6 @@ def _checked(messages: Iterator[Any]) -> Iterator[Any]:
         if detail := message.get("errorDetail"):
             raise Failure(str(detail.get("message", "")), int(detail.get("code") or 1))
         yield message
-
-
-def _write(path: str, text: str) -> None:
-    try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise Failure(f"cannot write {path}: {error.strerror}") from error
 
 
 def _inputs(session: Session, options: Options, where: str, query: Query) -> Body:
@@ -110,12 +121,21 @@ def _with_session(build_session: BuildSession, options: Options, query: Query) -
         build_session.add_secret(text)
     for text in options.texts("ssh"):
         build_session.add_agent(text)
+    contexts = pairs(options.texts("build-context"))
+    for name, value in contexts.items():
+        if "://" not in value:
+            build_session.send_named(name, value)
+            contexts[name] = "local"
+    query["contexts"] = _json(contexts)
+    for number, directory in local_caches(options.texts("cache-from"), "src").items():
+        if os.path.isdir(directory):  # on the first build there is none yet
+            build_session.send_named(f"cache-from-{number}", directory)
     query["session"] = build_session.id
     return b""
 
 
 def _refuse_session_flags(options: Options) -> None:
-    for name in ("secret", "ssh"):
+    for name in ("secret", "ssh", "build-context"):
         if options.texts(name):
             raise Failure(f"--{name} needs a teu daemon")
 
@@ -135,17 +155,20 @@ def _query(session: Session, options: Options) -> Query:
     ulimits = [values.ulimit(text) for text in options.texts("ulimit")]
     query |= {
         "t": options.texts("tag") or None,
-        "q": options.flag("quiet") or None,
         "nocache": options.flag("no-cache") or None,
         "pull": options.flag("pull") or None,
         "squash": options.flag("squash") or None,
         "networkmode": None if network == "default" else network,
         "buildargs": _json(_arguments(session, options)),
         "labels": _json(pairs(options.texts("label"))),
-        "cachefrom": _json(csv_values(options.texts("cache-from"))),
+        "cachefrom": _json(options.texts("cache-from")),
+        "cacheto": _json(options.texts("cache-to")),
         "extrahosts": [values.extra_host(text) for text in options.texts("add-host")] or None,
         "ulimits": _json(ulimits),
         "securityopt": _json(options.texts("security-opt")),
+        "allow": _json(csv_values(options.texts("allow"))),
+        "nocachefilter": _json(csv_values(options.texts("no-cache-filter"))),
+        "explain": options.flag("explain") or None,
         "rm": "1",
     }
     return query
@@ -182,8 +205,11 @@ def _logins(session: Session) -> str:
 
 _FLAGS = (
     Flag("add-host", "", "list", "Add a line HOST:IP to /etc/hosts of the commands"),
+    Flag("allow", "", "list", "Allow network.host or security.insecure to the commands"),
     Flag("build-arg", "", "list", "Give an ARG a value"),
+    Flag("build-context", "", "list", "Another context (NAME=DIRECTORY or docker-image://NAME)"),
     Flag("cache-from", "", "list", "Take cached results from there, too"),
+    Flag("cache-to", "", "list", "Write results there (type=inline, registry or local)"),
     Flag("cgroup-parent", "", "string", "Parent cgroup of the commands"),
     Flag("compress", "", "bool", "Accepted and ignored", hidden=True),
     Flag("cpu-period", "", "int", "Limit the CPU period (CFS)"),
@@ -192,20 +218,26 @@ _FLAGS = (
     Flag("cpuset-cpus", "", "string", "CPUs that may be used (0-3, 0,1)"),
     Flag("cpuset-mems", "", "string", "Memory nodes that may be used (0-3, 0,1)"),
     Flag("disable-content-trust", "", "bool", default=True, hidden=True),
+    Flag("explain", "", "bool", "Say what made each step miss the cache"),
     Flag("file", "f", "string", "The Dockerfile (default PATH/Dockerfile; - for stdin)"),
     Flag("force-rm", "", "bool", "Accepted and ignored: nothing is left behind", hidden=True),
     Flag("iidfile", "", "string", "Write the image's id to this file"),
     Flag("isolation", "", "string", hidden=True),
     Flag("label", "", "list", "Set a label of the image"),
+    Flag("load", "", "bool", "Put the result into the image store, besides other outputs"),
     Flag("memory", "m", "bytes", "Limit the memory of the commands"),
     Flag("memory-swap", "", "bytes", "Limit memory plus swap; -1: no limit for swap"),
+    Flag("metadata-file", "", "string", "Write facts about the result to this file"),
     Flag("network", "", "string", "Network of the commands", default="default"),
     Flag("no-cache", "", "bool", "Run every step"),
+    Flag("no-cache-filter", "", "list", "Run every step of these stages"),
+    Flag("output", "o", "list", "Where the result goes (type=local,dest=DIR; type=tar,dest=FILE)"),
     Flag("platform", "", "string", "Platform of the image (linux/arm64)"),
     Flag(
         "progress", "", "string", "How to show progress: auto, plain, tty, rawjson", default="auto"
     ),
     Flag("pull", "", "bool", "Look for newer base images"),
+    Flag("push", "", "bool", "Push the result under its names"),
     Flag("quiet", "q", "bool", "Print only the image's id"),
     Flag("rm", "", "bool", default=True, hidden=True),
     Flag("secret", "", "list", "A secret for RUN --mount=type=secret (id=NAME,src=FILE)"),

@@ -61,8 +61,12 @@ def _prune_images(session: Session, terms: list[str], all_unused: bool) -> _Remo
     return _Removed("Deleted Images", lines, answer)
 
 
-def _prune_builds(session: Session, terms: list[str], all_unused: bool) -> _Removed:
+def _prune_builds(
+    session: Session, terms: list[str], all_unused: bool, keep_bytes: int = 0
+) -> _Removed:
     query: dict[str, str | bool] = {"all": all_unused}
+    if keep_bytes:
+        query["keep-storage"] = query["reserved-space"] = str(keep_bytes)
     answer = _post(session, "/build/prune", terms, **query)
     removed = _Removed("Deleted build cache objects", answer.get("CachesDeleted") or [], answer)
     removed.size_bytes = answer.get("SpaceReclaimed") or 0
@@ -137,7 +141,8 @@ def _builds(session: Session, options: Options, _arguments: list[str]) -> int:
     question = f"WARNING! This will remove {what}. {_SURE}"
     if not options.flag("force") and not confirm(session, question):
         return 0
-    return _finish(session, _prune_builds(session, options.texts("filter"), options.flag("all")))
+    terms, keep_bytes = options.texts("filter"), options.number("keep-storage")
+    return _finish(session, _prune_builds(session, terms, options.flag("all"), keep_bytes))
 
 
 def _system(session: Session, options: Options, _arguments: list[str]) -> int:
@@ -224,7 +229,7 @@ COMMANDS = {
             Flag("all", "a", "bool", "Remove all unused build cache, not just dangling parts"),
             _FILTER,
             _FORCE,
-            Flag("keep-storage", "", "bytes", "Build cache to keep", missing=True),
+            Flag("keep-storage", "", "bytes", "Build cache to keep"),
         ),
     ),
     "system prune": Command(

@@ -15,13 +15,15 @@ def pull(session: Session, options: Options, names: list[str]) -> int:
     all_tags, quiet = options.flag("all-tags"), options.flag("quiet")
     if all_tags and (name.tag or name.digest):
         raise Failure("tag can't be used with --all-tags/-a")
+    if options.flag("all-platforms") and options.text("platform"):
+        raise Failure("--platform and --all-platforms cannot both be given")
     if not all_tags and not quiet and not (name.tag or name.digest):
         session.out("Using default tag: latest\n")
         sys.stdout.flush()
     pulled = pull_image(
         session,
         names[0],
-        platform=options.text("platform"),
+        platform="all" if options.flag("all-platforms") else options.text("platform"),
         all_tags=all_tags,
         sink=None if quiet else sys.stdout,
     )
@@ -56,6 +58,7 @@ COMMANDS = {
         "[OPTIONS] NAME[:TAG|@DIGEST]",
         args=(1, 1),
         flags=(
+            Flag("all-platforms", "", "bool", "Get the image for all platforms it is made for"),
             Flag("all-tags", "a", "bool", "Get all tags of the repository"),
             _TRUST,
             Flag("platform", "", "string", "Platform of the image (linux/arm64)"),
