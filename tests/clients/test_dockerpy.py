@@ -126,6 +126,16 @@ def test_frames_of_an_exec_are_what_its_start_asks_for(
         assert client.api.exec_start(made, demux=True) == (wanted, None)
 
 
+def test_an_exec_is_resized_as_soon_as_it_is_started(
+    client: docker.DockerClient, idle: Any
+) -> None:
+    made = client.api.exec_create(idle.id, "sh -c 'read x; stty size'", tty=True, stdin=True)
+    socket = client.api.exec_start(made, tty=True, socket=True)
+    client.api.exec_resize(made, height=33, width=77)
+    socket._sock.sendall(b"\n")
+    assert b"33 77" in b"".join(iter(lambda: socket.read(100), b""))
+
+
 def test_attach_shows_the_log_of_an_ended_container(client: docker.DockerClient) -> None:
     container = client.containers.run(IMAGE, "echo hello", detach=True)
     container.wait()
@@ -171,6 +181,20 @@ def test_a_link_is_removed_by_its_name(
             client.api.remove_container(wrong, link=True)
         assert refused.value.status_code == status
     assert {c.id for c in client.containers.list(all=True)} >= {linking.id, idle.id}
+
+
+def test_a_volume_that_was_named_by_itself_outlives_who_names_it(
+    client: docker.DockerClient,
+) -> None:
+    volume = client.volumes.create()
+    first = client.containers.create(IMAGE, volumes=[f"{volume.name}:/v", "/anonymous"])
+    client.containers.create(IMAGE, volumes_from=[first.id]).remove(v=True)
+    own = next(m["Name"] for m in first.attrs["Mounts"] if m["Destination"] == "/anonymous")
+    first.remove(v=True)
+    assert client.volumes.get(volume.id) == volume
+    with pytest.raises(docker.errors.NotFound):
+        client.volumes.get(own)
+    volume.remove()
 
 
 def test_names_of_networks_may_have_spaces(client: docker.DockerClient, names: Names) -> None:

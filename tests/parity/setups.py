@@ -33,17 +33,21 @@ class SetUp:
         self.engine = engine
         self.cli: Cli = engine.cli(program)
         self.registry = registry
-        self._load(images.busybox().archive)
+        self._ensure_image()
         self._before = leaks.snapshot(engine)
 
-    def _load(self, archive: Path) -> None:
-        reply = self.engine.api.request("POST", "/images/load", archive.read_bytes())
-        assert reply.status == 200, reply
+    def _ensure_image(self) -> None:
+        """A scenario may have removed it."""
+        api, archive = self.engine.api, images.busybox().archive
+        if api.request("GET", f"/images/{IMAGE}/json").status != 200:
+            reply = api.request("POST", "/images/load", archive.read_bytes())
+            assert reply.status == 200, reply
 
     def run(self, scenario: Scenario, number: int) -> list[tuple[str, Said]]:
         """(line, what it did) of each compared line."""
         place = self.engine.root / f"lines{number}"
         fill(place)
+        self._ensure_image()
         values = {
             "image": IMAGE,
             "dir": str(place),
@@ -58,6 +62,8 @@ class SetUp:
                 result = self._run(line, place, values)
                 if line.compared:
                     said.append((text, result))
+                elif result.code:
+                    print(f"   {self.name}: a line that only prepares failed: {text}: {result}")
         finally:
             for _ in range(2):  # a network may wait for one that was made from it
                 leaks.remove_new(self.engine, self._before)
@@ -65,6 +71,8 @@ class SetUp:
         return said
 
     def _run(self, line: Line, place: Path, values: dict[str, str]) -> Said:
+        if line.stdin and not (place / line.stdin).exists():
+            return Said(1, "", f"{line.stdin} was not made")
         stdin = (place / line.stdin).open("rb") if line.stdin else subprocess.DEVNULL
         stdout = (place / line.stdout).open("wb") if line.stdout else subprocess.PIPE
         try:

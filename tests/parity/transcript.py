@@ -61,7 +61,7 @@ def parse(text: str, values: Mapping[str, str]) -> Line:
 # --- what is left to chance ----------------------------------------------------------------------
 
 _MASKS = [
-    (re.compile(pattern), mask)
+    (re.compile(pattern, re.MULTILINE), mask)
     for pattern, mask in (
         (r"\x1b\[[0-9;?]*[A-Za-z]", ""),
         (r"sha256:[0-9a-f]{64}", "DIGEST"),
@@ -74,8 +74,9 @@ _MASKS = [
         (r"\b10\.14\d\.\d+\.\d+(/\d+)?", "ADDRESS"),
         (r"\b([0-9a-f]{2}:){5}[0-9a-f]{2}\b", "MAC"),
         (r"/tmp/tt\w+", "ROOT"),
-        (r"\b\d+(\.\d+)? ?[kMGT]i?B\b|\b\d+B\b", "SIZE"),
+        (r"\b\d+(\.\d+)? ?[kKMGT]i?B\b|\b\d+B\b", "SIZE"),
         (r"\b\d+(\.\d+)?%", "PERCENT"),
+        (r"\d+ +(?=sleep)", "PID "),
         (r"127\.0\.0\.1:\d{4,5}", "REGISTRY"),
     )
 ]  # fmt: skip

@@ -79,12 +79,14 @@ async def take_over(request: web.BaseRequest, head: bytes) -> int:
     return theirs.detach()
 
 
-async def head_was_read(fd: int) -> None:
-    """Waits, not long, until the client has taken the head from its unix socket.
+def loses_early_bytes(request: web.BaseRequest) -> bool:
+    """docker-py reads the head through a buffer and the rest without it: what comes along with the
+    head is lost to it. Busy machines and ready logs show it."""
+    return request.headers.get("User-Agent", "").startswith("docker-sdk-python/")
 
-    docker-py reads the head through a buffer and the rest without: what comes along with the head
-    is lost to it. Where output is there already (a log) it must not come too early.
-    """
+
+async def head_was_read(fd: int) -> None:
+    """Waits, not long, until the client has taken the head from its unix socket."""
     sock = socket.socket(fileno=os.dup(fd))
     with sock:
         if sock.family != socket.AF_UNIX:

@@ -233,9 +233,7 @@ class Lifecycle:
             await self._stop_restarting(container)
             return
         if not container.running:
-            raise Conflict(
-                f"cannot kill container: {container.id}: container {container.id} is not running"
-            )
+            raise Conflict(f"container {container.id} is not running")
         stop_signal = parse_signal(container.record.config.stop_signal or "SIGTERM")
         if number in (signal.SIGKILL, stop_signal):
             self._mark_stopped(container)

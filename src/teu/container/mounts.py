@@ -62,9 +62,10 @@ class MountResolver:
         record = self._volumes.create(
             point.name, driver=point.driver or driver or "local", labels=labels
         )
+        # By what is asked here: a volume that got its name by itself is kept if it is named now.
+        point.anonymous = point.anonymous or not point.name
         point.name, point.driver = record.name, record.driver
         point.source = str(self._volumes.data_directory(record.name))
-        point.anonymous = record.anonymous
 
     def _inherited(self, text: str) -> list[MountPoint]:
         ref, _, mode = text.partition(":")

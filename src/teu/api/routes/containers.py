@@ -29,7 +29,7 @@ from teu.api.wire import containers as wire
 from teu.container.container import Container
 from teu.container.create import CreateRequest
 from teu.container.streams import LogOptions
-from teu.errors import InvalidParameter, NotImplementedYet
+from teu.errors import Conflict, InvalidParameter, NotFound, NotImplementedYet
 from teu.model.config import (
     ContainerConfig,
     HostConfig,
@@ -196,8 +196,12 @@ class ContainerRoutes:
         return await self._change(work, "restart")
 
     async def kill(self, call: Call) -> web.StreamResponse:
-        work = self._engine.lifecycle.kill(self._get(call), call.text("signal"))
-        return await self._change(work, "kill")
+        try:
+            work = self._engine.lifecycle.kill(self._get(call), call.text("signal"))
+            return await self._change(work, "kill")
+        except (NotFound, Conflict) as error:
+            kind = NotFound if isinstance(error, NotFound) else Conflict
+            raise kind(f"cannot kill container: {call.params['id']}: {error.message}") from error
 
     async def pause(self, call: Call) -> web.StreamResponse:
         return await self._change(self._engine.lifecycle.pause(self._get(call)), "pause")

@@ -1,5 +1,6 @@
 """`/containers/{id}/exec` and `/exec/…`."""
 
+import os
 from typing import Any
 
 from aiohttp import web
@@ -7,11 +8,18 @@ from aiohttp import web
 from teu.api import status
 from teu.api.call import Call, answer
 from teu.api.engine import Engine
-from teu.api.hijack import MULTIPLEXED, RAW, Hijacked, take_over, upgrade_head
+from teu.api.hijack import (
+    MULTIPLEXED,
+    RAW,
+    Hijacked,
+    head_was_read,
+    loses_early_bytes,
+    take_over,
+    upgrade_head,
+)
 from teu.api.router import Route
 from teu.api.routes.containers import parse_detach_keys, window_size
 from teu.container.exec import Exec, ExecConfig
-from teu.errors import Conflict
 from teu.model.config import Wire
 from teu.runtime.shim import Client
 
@@ -66,17 +74,28 @@ class ExecRoutes:
             multiplexed=not body.tty,
             detach_keys=parse_detach_keys(item.config.detach_keys or ""),
         )
+        patient = loses_early_bytes(call.request)
         self._engine.services.tasks.start(
-            self._engine.execs.start(item, client, console), f"exec {item.id[:12]}"
+            self._start(item, client, console, patient), f"exec {item.id[:12]}"
         )
         return Hijacked()
+
+    async def _start(
+        self, item: Exec, client: Client, console: tuple[int, int] | None, patient: bool
+    ) -> None:
+        if patient:
+            item.started = True
+            try:
+                await head_was_read(client.fd)
+            except BaseException:
+                os.close(client.fd)
+                raise
+        await self._engine.execs.start(item, client, console)
 
     async def resize(self, call: Call) -> web.StreamResponse:
         item = self._engine.execs.get(call.params["id"])
         height, width = window_size(call)
-        if item.process is None or not item.running:
-            raise Conflict(f"exec {item.id} is not running")
-        await item.process.resize(height, width)
+        await self._engine.execs.resize(item, height, width)
         return web.Response(status=status.OK)
 
     async def inspect(self, call: Call) -> web.StreamResponse:
