@@ -120,8 +120,8 @@ class System:
             "ServerVersion": __version__,
             "LoggingDriver": about.log_driver,
             "Plugins": {
-                "Volume": ["local"],
-                "Network": ["bridge", "host", "null"],
+                "Volume": self._services.volumes.driver_names(),
+                "Network": ["bridge", "host", "ipvlan", "macvlan", "null", "vxlan"],
                 "Authorization": None,
                 "Log": logdrivers.names(),
             },
@@ -148,7 +148,7 @@ class System:
             "NoProxy": os.environ.get("NO_PROXY", ""),
             "GenericResources": None,
             "ContainerdCommit": {"ID": ""},
-            "RuncCommit": {"ID": ""},
+            "RuncCommit": {"ID": _runtime_in_use(self._services.runtime)},
             "InitCommit": {"ID": ""},
             "CDISpecDirs": self._services.runtime.cdi_directories,
             "DiscoveredDevices": [
@@ -177,7 +177,7 @@ class System:
                 usage.logs[container.id] = await asyncio.to_thread(self._log_bytes, container.id)
         if "volume" in kinds:
             for volume in self._services.volumes.all():
-                usage.volumes[volume.name] = await self._services.volumes.size(volume.name)
+                usage.volumes[volume.name] = await self._services.volumes.size(volume)
         if "image" in kinds:
             usage.layers = await asyncio.to_thread(self._services.images.layers_size)
         return usage
@@ -238,6 +238,11 @@ def _cgroup_facts(runtime: RuntimeService) -> dict[str, Any]:
         "PidsLimit": facts.pids,
         "OomKillDisable": facts.oom_kill_disable,
     }
+
+
+def _runtime_in_use(runtime: RuntimeService) -> str:
+    """Clients call it "runc version", whatever the runtime is."""
+    return f"{runtime.default_runtime} {runtime.version()}".strip()
 
 
 def _missing_limits(runtime: RuntimeService) -> list[str]:

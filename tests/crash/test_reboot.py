@@ -6,6 +6,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import time
 import urllib.request
 
 import pytest
@@ -131,14 +132,17 @@ def test_addresses_ports_and_order_after_a_boot(
     client.ok("network", "rm", network)
 
 
-def test_a_delay_goes_on_after_a_kill(private_engine: Engine, client: Cli, names: Names) -> None:
+@pytest.mark.parametrize("how", ["kill", "terminate"])
+def test_a_delay_goes_on(private_engine: Engine, client: Cli, names: Names, how: str) -> None:
     """The restart that was waited for comes, and the delays do not begin anew."""
     engine, name = private_engine, names("a")
-    client.ok("run", "-d", "--name", name, "--restart", "on-failure:7", "busybox", "false")
-    until("some restarts", lambda: engine.api.inspect(name)["RestartCount"] >= 4)
+    client.ok("run", "-d", "--name", name, "--restart", "on-failure:9", "busybox", "false")
+    until("some restarts", lambda: engine.api.inspect(name)["RestartCount"] >= 6)
     until("it waits", lambda: engine.api.state(name)["Restarting"])
     before = engine.api.inspect(name)["RestartCount"]
-    engine.kill()
+    began = time.monotonic()
+    getattr(engine, how)()
+    assert time.monotonic() - began < 5  # a stop does not wait for the delay
     engine.start()
     until("it goes on", lambda: engine.api.inspect(name)["RestartCount"] > before)
     client.ok("stop", name)

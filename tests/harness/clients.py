@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +116,7 @@ def teu_argv() -> list[str]:
         return told.split()
     source = str(Path(__file__).parents[2] / "src")
     program = f"import sys; sys.path.insert(0, {source!r}); sys.argv[0] = 'teu'; {_TEU_MAIN}"
-    return ["/usr/bin/python3", "-I", "-S", "-c", program]
+    return [sys.executable, "-I", "-S", "-c", program]
 
 
 # --- plain HTTP -----------------------------------------------------------------------------

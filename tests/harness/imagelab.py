@@ -157,13 +157,15 @@ def artifact(kind: str, *contents: tuple[str, bytes]) -> tuple[bytes, list[bytes
     return manifest, [empty, *(data for _, data in contents)]
 
 
-def layout_of(entries: list[dict[str, Any]], blobs: Sequence[bytes]) -> bytes:
+def layout_of(
+    entries: list[dict[str, Any]], blobs: Sequence[bytes], algorithm: str = "sha256"
+) -> bytes:
     """An OCI layout with these entries in its index."""
     return tar_of(
         member("oci-layout", b'{"imageLayoutVersion":"1.0.0"}'),
         member("index.json", json.dumps({"schemaVersion": 2, "manifests": entries}).encode()),
         *(
-            member(f"blobs/sha256/{digest(blob)[7:]}", blob)
+            member(f"blobs/{algorithm}/{hashlib.new(algorithm, blob).hexdigest()}", blob)
             for blob in {digest(blob): blob for blob in blobs}.values()
         ),
     )

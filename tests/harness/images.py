@@ -135,6 +135,22 @@ def nginx() -> Image:
 
 
 @cache
+def postgresql() -> Image:
+    """Its cluster is in the volume /data; made there by the first start."""
+    path = f"{_PATH}:/usr/lib/postgresql/15/bin"
+    config = {
+        "Cmd": ["sh", "-c", _START_POSTGRESQL],
+        "Env": [path, "PGDATA=/data", "LC_ALL=C.UTF-8"],
+        "User": "postgres",
+        "Volumes": {"/data": {}},
+        "StopSignal": "SIGINT",
+    }
+    return _image(
+        "postgresql", [_base_layer(), _apt_layer("postgresql", _INSTALL_POSTGRESQL)], config
+    )
+
+
+@cache
 def postgres() -> Image:
     """PostgreSQL, set up at the first start by the variables of Docker Hub's image of that name."""
     script = _files_layer("postgresfiles", {"start.sh": POSTGRES.encode()})
@@ -145,7 +161,9 @@ def postgres() -> Image:
         "Volumes": {"/var/lib/postgresql/data": {}},
         "StopSignal": "SIGINT",
     }
-    return _image("postgres", [_base_layer(), _postgres_layer(), script], config)
+    return _image(
+        "postgres", [_base_layer(), _apt_layer("postgresql", _INSTALL_POSTGRESQL), script], config
+    )
 
 
 # --- their layers ---------------------------------------------------------------------------
@@ -203,59 +221,61 @@ def _key(tree: Path) -> str:
     return tree.parent.name
 
 
-_INSTALL = """
+_INSTALL_NGINX = """
 set -e
 mount -t overlay overlay -o lowerdir={lower},upperdir={upper},workdir={work} {merged}
 cp -L /etc/resolv.conf {merged}/etc/resolv.conf
 chroot {merged} sh -ec '
-%s'
-: > {merged}/etc/resolv.conf
-"""
-_NGINX_STEPS = """\
   apt-get update -q
   apt-get install -qy --no-install-recommends nginx-light
   ln -sf /dev/stdout /var/log/nginx/access.log
   ln -sf /dev/stderr /var/log/nginx/error.log
   sed -i "s/^worker_processes.*/worker_processes 1;/" /etc/nginx/nginx.conf
+'
+: > {merged}/etc/resolv.conf
 """
-_POSTGRES_STEPS = """\
-  apt-get update -q
+_INSTALL_POSTGRESQL = """
+set -e
+mount -t overlay overlay -o lowerdir={lower},upperdir={upper},workdir={work} {merged}
+cp -L /etc/resolv.conf {merged}/etc/resolv.conf
+chroot {merged} sh -ec '
   mkdir -p /etc/postgresql-common
   echo "create_main_cluster = false" > /etc/postgresql-common/createcluster.conf
-  apt-get install -qy --no-install-recommends postgresql
+  apt-get update -q
+  apt-get install -qy --no-install-recommends postgresql-15
+  rm -rf /usr/lib/postgresql/15/lib/bitcode /usr/lib/x86_64-linux-gnu/libLLVM*
+  install -d -o postgres -g postgres -m 700 /data
+'
+: > {merged}/etc/resolv.conf
+"""
+_START_POSTGRESQL = """\
+[ -s "$PGDATA/PG_VERSION" ] || initdb --auth=trust --no-instructions >/dev/null
+exec postgres -c listen_addresses=
 """
 
 
 @cache
 def _nginx_layer() -> Layer:
-    return _installed_layer("nginxlayer", _NGINX_STEPS)
+    return _apt_layer("nginx", _INSTALL_NGINX)
 
 
-@cache
-def _postgres_layer() -> Layer:
-    return _installed_layer("postgreslayer", _POSTGRES_STEPS)
-
-
-def _installed_layer(name: str, steps: str) -> Layer:
-    """What `steps`, run by a shell in the base image, change.
-
-    apt runs over an overlay in a mount namespace of its own: nothing stays mounted.
-    """
+def _apt_layer(name: str, script: str) -> Layer:
+    """What the script changes in the base image. It runs over an overlay in a mount namespace of
+    its own: nothing stays mounted."""
     lower = _base_tree()
-    install = _INSTALL % steps
 
     def build(work: Path) -> None:
         places = {name: work / name for name in ("upper", "work", "merged")}
         for place in places.values():
             place.mkdir()
-        script = install.format(lower=lower, **places)
-        command("unshare", "--mount", "--propagation", "private", "sh", "-c", script)
+        whole = script.format(lower=lower, **places)
+        command("unshare", "--mount", "--propagation", "private", "sh", "-c", whole)
         _trim(places["upper"])
         _pack(places["upper"], work / "layer.tar")
         for place in places.values():
             shutil.rmtree(place)
 
-    return _layer(built(name, f"1 {_key(lower)} {install}", build))
+    return _layer(built(f"{name}layer", f"1 {_key(lower)} {script}", build))
 
 
 # --- tar and JSON ---------------------------------------------------------------------------

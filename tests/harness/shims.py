@@ -17,7 +17,20 @@ from harness.waiting import until
 from teu.runtime.shim import Client, ExecSpec, LaunchSpec, LogTarget, Shim, ShimService
 
 BUSYBOX = "/usr/bin/busybox"
-APPLETS = ("sh", "true", "cat", "sleep", "echo", "stty", "head", "seq", "tail", "yes", "grep")
+APPLETS = (
+    "sh",
+    "true",
+    "cat",
+    "sleep",
+    "echo",
+    "stty",
+    "head",
+    "seq",
+    "tail",
+    "yes",
+    "grep",
+    "usleep",
+)
 LIMIT_S = 20.0
 
 

@@ -24,26 +24,21 @@ NO_MANAGER = (
 # --- what the engine is not -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        *(("GET", path) for path in ("/swarm", "/swarm/unlockkey", "/nodes", "/services")),
-        *(("GET", path) for path in ("/tasks", "/secrets", "/configs", "/nodes/x")),
-        *(("GET", path) for path in ("/services/x", "/services/x/logs", "/tasks/x/logs")),
-        *(("GET", path) for path in ("/secrets/x", "/configs/x", "/tasks/x")),
-        *(("POST", path) for path in ("/swarm/update", "/swarm/unlock", "/nodes/x/update")),
-        *(("POST", path) for path in ("/services/create", "/services/x/update")),
-        *(("POST", path) for path in ("/secrets/create", "/configs/create")),
-        *(("POST", path) for path in ("/secrets/x/update", "/configs/x/update")),
-        *(("DELETE", path) for path in ("/nodes/x", "/services/x", "/secrets/x", "/configs/x")),
-    ],
-)
-def test_swarm_endpoints_answer_as_outside_of_a_swarm(
-    engine: Engine, method: str, path: str
-) -> None:
-    body = {} if method == "POST" else None
-    reply = engine.api.request(method, path, body, version=1)
-    assert (reply.status, reply.json()["message"]) == (503, NO_MANAGER)
+SWARM = {
+    "GET": "swarm swarm/unlockkey nodes services tasks secrets configs nodes/x services/x tasks/x"
+    " services/x/logs tasks/x/logs secrets/x configs/x",
+    "POST": "swarm/update swarm/unlock nodes/x/update services/create services/x/update"
+    " secrets/create configs/create secrets/x/update configs/x/update",
+    "DELETE": "nodes/x services/x secrets/x configs/x",
+}
+
+
+@pytest.mark.parametrize("method", list(SWARM))
+def test_swarm_endpoints_answer_as_outside_of_a_swarm(engine: Engine, method: str) -> None:
+    for path in SWARM[method].split():
+        body = {} if method == "POST" else None
+        reply = engine.api.request(method, f"/{path}", body, version=1)
+        assert (reply.status, reply.json()["message"]) == (503, NO_MANAGER), path
 
 
 def test_swarms_are_refused(engine: Engine) -> None:
@@ -440,3 +435,20 @@ def test_login_with_nobody_there(engine: Engine) -> None:
         reply = login(engine, f"127.0.0.1:{closed.getsockname()[1]}", "ann", "secret")
     assert reply.status in (500, 503)
     assert "connection refused" in reply.json()["message"]
+
+
+# --- links ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("client", ["docker", "teu"])
+def test_a_link_is_removed_by_its_name(engine: Engine, names: Names, client: str) -> None:
+    cli = engine.cli(client)
+    cli.ok("run", "-d", "--name", names("db"), "busybox", "sleep", "1000")
+    links = ["--link", f"{names('db')}:one", "--link", f"{names('db')}:two"]
+    cli.ok("run", "-d", "--name", names("web"), *links, "busybox", "sleep", "1000")
+    cli.ok("rm", "--link", f"{names('web')}/one")
+    (left,) = engine.api.inspect(names("web"))["HostConfig"]["Links"]
+    assert left.endswith("two")
+    said = cli.fails(1, "rm", "--link", f"{names('web')}/nosuch")
+    assert "nosuch" in said
+    assert engine.api.state(names("web"))["Running"] is True

@@ -226,7 +226,7 @@ def test_action_on_failure(engine: Engine, names: Names, action: str) -> None:
         return
     until("it has ended", lambda: not engine.api.state(name)["Running"])
     assert engine.api.state(name)["ExitCode"] == 137
-    assert engine.api.state(name)["Health"]["FailingStreak"] == 1
+    assert engine.api.state(name)["Health"]["FailingStreak"] >= 1
 
 
 @ours_only

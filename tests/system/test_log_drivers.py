@@ -433,3 +433,27 @@ def test_attributes_of_lines(cli: Cli, names: Names) -> None:
     run(cli, names("a"), "json-file", *options, command=[*given, "busybox", "echo", "x"])
     shown = cli.ok("logs", "--details", names("a"))
     assert shown == "B=4,CC=5,a=1,left=2,tag=busybox%21 x"
+
+
+@ours_only
+def test_bad_defaults_refuse_the_daemon_s_start(private_engine: Engine) -> None:
+    engine = private_engine
+    engine.terminate()
+    engine.launch("--log-opt", "foo=1")
+    assert engine.process is not None
+    assert engine.process.wait(20) == 1
+    wanted = "failed to set log opts: unknown log opt 'foo' for json-file log driver"
+    assert wanted in engine.log_tail()
+    engine.start("--log-opt", "max-size=1m", "--log-opt", "labels=a")
+    cli = engine.cli("teu")
+    cli.ok("create", "--name", "test-a", "busybox", "true")
+    assert engine.api.inspect("test-a")["HostConfig"]["LogConfig"] == {
+        "Type": "json-file",
+        "Config": {"max-size": "1m", "labels": "a"},
+    }
+    cli.ok("create", "--name", "test-b", "--log-driver", "local", "busybox", "true")
+    assert engine.api.inspect("test-b")["HostConfig"]["LogConfig"]["Config"] == {}
+    for what in ("test-a", "test-b"):
+        cli.ok("rm", what)
+    engine.terminate()
+    engine.start()

@@ -1,8 +1,11 @@
 """Networks over their life: made, removed, daemon restarted with another configuration, broken."""
 
+import asyncio
+import time
+
 import pytest
 
-from netlab import HOST, Lab, ask, links, nft, sh, unreachable, wait_until
+from netlab import HOST, UPLINK, Lab, ask, links, nft, sh, unreachable, wait_until
 from teu.errors import EngineError, SystemFailure
 from teu.ids import new_id
 from teu.model.network import IPAM, IPAMConfig, NetworkCreate
@@ -213,6 +216,76 @@ def test_two_daemons_on_one_host() -> None:
                 assert ask(HOST, 8080) == HOST
         finally:
             await other.stop()
+
+    Lab().run(scenario)
+
+
+def test_the_mtu_follows_the_hosts_route_while_containers_run() -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.service.create(NetworkCreate(name="free"))
+        option = {"com.docker.network.driver.mtu": "1300"}
+        await lab.service.create(NetworkCreate(name="fixed", options=option))
+        one = await lab.start("one", network="free")
+        await one.connect("fixed")
+
+        def mtu(link: str) -> str:
+            return sh("ip", "link", "show", link).partition("mtu ")[2].split()[0]
+
+        async def becomes(expected: str) -> None:
+            deadline = time.monotonic() + 5
+            while mtu(lab.service.get("free").link) != expected:
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.02)
+
+        sh("ip", "link", "set", UPLINK, "mtu", "1400")
+        await becomes("1400")
+        endpoint = lab.service.endpoints(lab.service.get("free").id)[0]
+        assert mtu(endpoint.host_link) == "1400"
+        assert one.inside(lambda: mtu("eth0")) == "1400"
+        assert one.inside(lambda: mtu("eth1")) == "1300"
+        assert mtu("teu0") == "1400"
+        sh("ip", "link", "set", UPLINK, "mtu", "1500")
+        await becomes("1500")
+        assert one.inside(lambda: mtu("eth0")) == "1500"
+
+    Lab().run(scenario)
+
+
+def test_a_stopped_daemon_without_containers_leaves_nothing() -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.service.create(NetworkCreate(name="net"))
+        one = await lab.start("one", network="net")
+        await lab.close()
+        assert f"table inet {lab.table}" in nft("list", "tables")
+        await lab.open()
+        await lab.service.restore([Live(one.id, "one")])
+        await one.release()
+        await lab.close()
+        assert nft("list", "ruleset") == ""
+        assert not [link for link in links() if link.startswith(("br-", "teu"))]
+        await lab.open()
+        nft("add", "rule", "inet", lab.table, "user", "counter")
+        await lab.close()
+        assert "counter" in nft("list", "ruleset")
+        await lab.open()
+        assert "counter" in nft("list", "chain", "inet", lab.table, "user")
+
+    Lab().run(scenario)
+
+
+def test_bridges_of_lost_data_are_removed() -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.service.create(NetworkCreate(name="net"))
+        lost = lab.service.get("net").link
+        await lab.start("one", network="net")
+        await lab.close()
+        (lab.root / "teu.db").unlink()
+        sh("ip", "link", "add", "br-foreign", "type", "bridge")
+        await lab.open()
+        await lab.service.reap(set())
+        assert lost not in links()
+        assert "br-foreign" in links()
+        sh("ip", "link", "delete", "br-foreign")
 
     Lab().run(scenario)
 

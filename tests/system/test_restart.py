@@ -128,7 +128,7 @@ def test_a_long_run_resets_the_delay(engine: Engine, names: Names) -> None:
     until("it lived long", lambda: len(deaths(engine, name, since)) >= 5, 20)
     until("it was started again", lambda: engine.api.state(name)["Status"] == "running")
     starts = [event["timeNano"] / 1e9 for event in events(engine, name, since, "start")]
-    assert starts[-1] - deaths(engine, name, since)[-1] < 0.4
+    assert starts[-1] - deaths(engine, name, since)[-1] < 1.2  # without a reset 1.6
     cli.ok("rm", "-f", name)
 
 

@@ -14,11 +14,13 @@ from teu.container.listing import Listing
 from teu.container.looks import Looks
 from teu.container.plugs import Plugs
 from teu.container.prune import Pruner
+from teu.container.reach import Reach
 from teu.container.rootfs import RootFilesystems
 from teu.container.services import Services
 from teu.container.stats import Stats
 from teu.container.streams import Streams
 from teu.container.update import Updater
+from teu.container.volumework import VolumeWork
 from teu.events import EventBus
 from teu.image.remote import RemoteImages
 from teu.registry.client import RegistryClient
@@ -34,17 +36,19 @@ class Engine:
     streams: Streams
     execs: Execs
     listing: Listing
-    links: Links
     looks: Looks
     plugs: Plugs
+    reach: Reach
     pruner: Pruner
     stats: Stats
     committer: Committer
     archives: Archives
     rootfs: RootFilesystems
     updater: Updater
+    links: Links
     health: HealthMonitor
     system: System
     builds: BuildService
     registry: RegistryClient
+    volume_work: VolumeWork
     remote: RemoteImages

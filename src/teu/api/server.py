@@ -65,7 +65,7 @@ class ApiServer:
 
     def _refusal(self, request: web.BaseRequest, error: EngineError) -> web.Response:
         code = status.status_of(error)
-        if code >= status.INTERNAL:
+        if code == status.INTERNAL:
             log.error("%s %s: %s", request.method, request.path, error.message)
         else:
             log.debug("%s %s: %d %s", request.method, request.path, code, error.message)

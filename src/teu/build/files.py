@@ -94,7 +94,7 @@ class FileSteps:
                     picked.path, excludes=_excludes(step), with_modes=not step.chmod
                 )
                 for name, digest in digests.items():
-                    found["/".join(filter(None, (picked.path, name)))] = digest
+                    found[_shown("/".join(filter(None, (picked.path, name))))] = digest
             return found
         except OSError as error:
             raise SystemFailure(f"cannot read what {step.name} copies: {error}") from error
@@ -121,7 +121,9 @@ class FileSteps:
     def _mount_digest(self, mount: Mount) -> str:
         tree = self._sources.context_tree(self._trees.context(mount.origin.context))
         try:
-            return digest_text(sorted(tree.digest(mount.source.strip("/")).items()))
+            return digest_text(
+                sorted((_shown(k), v) for k, v in tree.digest(mount.source.strip("/")).items())
+            )
         except OSError as error:
             raise InvalidParameter(
                 f"cannot mount {mount.source or '/'} at {mount.target}: {error.strerror}"
@@ -195,6 +197,11 @@ class FileSteps:
         if epoch is not None:
             await asyncio.to_thread(clamp_times, place.upper, epoch * 1_000_000_000)
         return await self._parts.images.workshop.adopt(state.diff_ids, place.upper)
+
+
+def _shown(path: str) -> str:
+    """As text that JSON can hold."""
+    return path.encode("utf-8", "backslashreplace").decode()
 
 
 def _reads(step: Copy) -> bool:

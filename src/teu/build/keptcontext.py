@@ -94,17 +94,22 @@ class KeptContext:
 
         Raises: InvalidParameter when something the client announced did not come; OSError.
         """
-        root_fd = self._root()
-        try:
-            for path, entry in self._wanted.items():
-                if self._files.get(path) == entry or not stat.S_ISREG(entry[1]):
-                    continue
-                self._check(root_fd, path, entry)
-        finally:
-            os.close(root_fd)
         if not self._is_whole:
+            root_fd = self._root()
+            try:
+                self._complete(root_fd)
+            finally:
+                os.close(root_fd)
             self._files = self._wanted
             self._save()
+
+    def _complete(self, root_fd: int) -> None:
+        for path, entry in self._wanted.items():
+            if stat.S_ISREG(entry[1]) and self._files.get(path) != entry:
+                self._check(root_fd, path, entry)
+        for path, entry in self._wanted.items():  # what was written below changed its time
+            if stat.S_ISDIR(entry[1]):
+                os.utime(os.fsencode(path), ns=(entry[3], entry[3]), dir_fd=root_fd)
 
     def digest_of(self, path: str) -> str | None:
         """The remembered digest of a file's content."""

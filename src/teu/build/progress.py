@@ -15,6 +15,7 @@ from msgspec import Struct
 from teu.clock import now_ns
 
 EVENTS_ID = "teu.build"
+_SECRETS_RULE = "SecretsUsedInArgOrEnv"
 Emit = Callable[[dict[str, Any]], None]
 
 
@@ -40,6 +41,7 @@ class BuildProgress(Protocol):
     def done(self, number: int, state_id: str) -> None: ...
     def failed(self, number: int, text: str) -> None: ...
     def say(self, text: str) -> None: ...
+    def warn(self, text: str) -> None: ...
     def pulling(self, number: int, message: dict[str, Any]) -> None: ...
 
 
@@ -101,6 +103,12 @@ class ClassicProgress:
     def say(self, text: str) -> None:
         self._emit({"stream": text})
 
+    def warn(self, text: str) -> None:
+        """Docker's first builder had no rules: only what may leak is told."""
+        lines = [line for line in text.splitlines() if _SECRETS_RULE in line]
+        for line in lines:
+            self._emit({"stream": f"[Warning] {line.removeprefix(' - ')}\n"})
+
     def pulling(self, number: int, message: dict[str, Any]) -> None:
         self._emit(message)
 
@@ -123,6 +131,7 @@ class QuietProgress:
     def done(self, number: int, state_id: str) -> None: ...
     def failed(self, number: int, text: str) -> None: ...
     def say(self, text: str) -> None: ...
+    def warn(self, text: str) -> None: ...
     def pulling(self, number: int, message: dict[str, Any]) -> None: ...
 
 
@@ -158,6 +167,10 @@ class EventProgress:
 
     def say(self, text: str) -> None:
         self._tell(Event(kind="say", text=text))
+
+    def warn(self, text: str) -> None:
+        if text:
+            self._tell(Event(kind="say", text=text))
 
     def pulling(self, number: int, message: dict[str, Any]) -> None:
         text = " ".join(str(message[key]) for key in ("id", "status", "progress") if key in message)

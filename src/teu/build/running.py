@@ -95,8 +95,8 @@ class Runner:
             await asyncio.to_thread(mount_points.make, rootfs)
             record.mounts = mount_points.points
             record.config.env = [*(record.config.env or []), *mount_points.env]
-            await self._connect(record)
-            self._etc.write(place.home, record)
+            has_resolver = await self._connect(record)
+            self._etc.write(place.home, record, has_resolver=has_resolver)
             shim, ours = await self._launch(place, rootfs, record)
             try:
                 code = await _follow(shim, ours, output)
@@ -121,6 +121,7 @@ class Runner:
             rootfs=rootfs,
             bundle=place.run,
             etc_files={f"/etc/{name}": place.home / name for name in names},
+            prepared={},
         )
         ours, theirs = socket.socketpair()
         client = Client(theirs.detach(), stdin=False, stdout=True, stderr=True, multiplexed=True)
@@ -178,16 +179,18 @@ class Runner:
             networks={} if mode == HOST else {mode: EndpointSettings()},
         )
 
-    async def _connect(self, record: ContainerRecord) -> None:
+    async def _connect(self, record: ContainerRecord) -> bool:
+        """Whether the command resolves names by the embedded resolver."""
         if record.host.network_mode.startswith("container:"):
             raise InvalidParameter("a build cannot join a container's network")
         if not record.networks:
-            return
+            return False
         record.sandbox = await self._networks.open_sandbox(record.id)
         for name, asked in record.networks.items():
             record.networks[name] = await self._networks.connect(
                 record.id, record.name, record.sandbox, name, asked
             )
+        return await self._networks.serve_names(record.id, self._etc.servers(record))
 
     async def _take_down(self, place: Place) -> None:
         """Goes on after failures; what resists is left to the next start."""

@@ -8,15 +8,19 @@ workspace.py.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 
 from teu.build.cache import BuildCache, digest_text, key_of
 from teu.build.cachemounts import CacheMounts
+from teu.build.checking import findings, refuse, report, short
 from teu.build.dockerfiles import apply_ignore, read_dockerfile
+from teu.build.failures import Failures
 from teu.build.parts import Parts
 from teu.build.plan import BuildPlan, Planner
 from teu.build.progress import BuildProgress
@@ -75,6 +79,8 @@ class BuildService:
         self._cache = BuildCache(store)
         self._mounts = CacheMounts(workspace.root / "mounts", self._cache)
         self._parts = Parts(workspace, self._cache, images, runner, asyncio.Semaphore(MAX_COMMANDS))
+        self.failures = Failures(images)
+        self._running: set[asyncio.Task[Any]] = set()
         self._limit_bytes = limit_bytes
         self._exports: dict[str, tuple[bytes, list[list[str]]]] = {}
         self.sessions = Sessions(workspace, images, tasks)
@@ -115,15 +121,57 @@ class BuildService:
             self._parts.images, self._cache, lambda message: progress.pulling(0, message)
         )
         await remote.open(request, inputs)
+        found = findings(dockerfile, self._parts.images)
+        refuse(dockerfile, found)
+        with self._registered():
+            built = await self._all(dockerfile, request, inputs, platforms, progress, remote)
+        await self._name(built, names)
+        progress.warn(short(found))
+        return built[0].image
+
+    async def _all(
+        self,
+        dockerfile: Dockerfile,
+        request: BuildRequest,
+        inputs: Inputs,
+        platforms: list[Platform],
+        progress: BuildProgress,
+        remote: RemoteCaches,
+    ) -> list[Built]:
         try:
-            built = [
+            return [
                 await self._one(dockerfile, request, inputs, platform, progress, remote)
                 for platform in platforms
             ]
         finally:
             await self._flush()
-        await self._name(built, names)
-        return built[0].image
+
+    async def check(self, request: BuildRequest, inputs: Inputs) -> tuple[str, int]:
+        """The findings about a Dockerfile as text, and how many there are.
+
+        Raises: DockerfileError, InvalidParameter.
+        """
+        dockerfile = await asyncio.to_thread(read_dockerfile, request, inputs)
+        found = findings(dockerfile, self._parts.images)
+        return report(dockerfile, found), len(found)
+
+    @contextmanager
+    def _registered(self) -> Iterator[None]:
+        """For `stop`."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._running.add(task)
+        try:
+            yield
+        finally:
+            self._running.discard(task)
+
+    async def stop(self) -> None:
+        """Cancels the builds that run and waits for their end."""
+        running = list(self._running)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
 
     async def _name(self, built: list[Built], names: list[Reference]) -> None:
         """Names mean the image, or the images of all platforms at once."""
@@ -153,9 +201,9 @@ class BuildService:
                 state = await squashed(self._parts, plan, state)
             image = await self._store(request, plan, state, solver.records)
             await self._export_cache(request, image, solver.records, progress)
-        except EngineError as error:
+        except EngineError:
             if solver is not None and solver.failed is not None:
-                self._report(dockerfile, solver.failed, error, progress)
+                self._report(dockerfile, solver.plan, solver.failed, progress)
             raise
         finally:
             if solver is not None:
@@ -179,7 +227,8 @@ class BuildService:
             chain = set(state.diff_ids)
             inline = document_of(r for r in records if chain.issuperset(r.diff_ids))
         data = config_json(stage, state, request, created_ns, inline)
-        return await self._parts.images.workshop.store(data, ())
+        annotations = request.annotations
+        return await self._parts.images.workshop.store(data, (), annotations=annotations)
 
     async def _export_cache(
         self,
@@ -232,13 +281,14 @@ class BuildService:
     def _report(
         self,
         dockerfile: Dockerfile,
+        plan: BuildPlan,
         failed: FailedStep,
-        error: EngineError,
         progress: BuildProgress,
     ) -> None:
-        span = failed.step.span
-        text = excerpt(dockerfile.source.text, span, dockerfile.name)
+        """Where it is in the Dockerfile, and how to look inside."""
+        text = excerpt(dockerfile.source.text, failed.step.span, dockerfile.name)
         progress.failed(failed.step.number, f"{text}\n")
+        progress.say(f"look inside: teu builder shell {self.failures.add(failed, plan)}\n")
 
     async def _flush(self) -> None:
         """Makes what the cache learned durable; a failure only costs the cache."""

@@ -52,7 +52,7 @@ class Solver:
         remote: RemoteCaches,
     ) -> None:
         self._parts = parts
-        self._plan = plan
+        self.plan = plan
         self._request = request
         self._inputs = inputs
         self._progress = progress
@@ -78,13 +78,13 @@ class Solver:
             try:
                 async with asyncio.TaskGroup() as group:
                     self._group = group
-                    for index in sorted(self._plan.stages):
-                        stage = self._plan.stages[index]
+                    for index in sorted(self.plan.stages):
+                        stage = self.plan.stages[index]
                         work = self._stage(stage)
                         self._stages[index] = group.create_task(work, name=f"stage {index}")
             except BaseExceptionGroup as failures:
                 raise _first(failures) from failures
-        return self._stages[self._plan.target].result()
+        return self._stages[self.plan.target].result()
 
     def close(self) -> None:
         """Lets go of the layers; the image that needs them is stored by now."""

@@ -59,9 +59,14 @@ class BuildSession:
 
     # --- files ----------------------------------------------------------------------------
 
-    def send_files(self, context: LocalContext) -> None:
-        """What the Dockerfile may read of the build context. Raises: Failure, DaemonError."""
-        self._send(context, "", self._paths)
+    def send_files(self, context: LocalContext) -> bool:
+        """What the Dockerfile may read of the build context; False when a file's name is no text,
+        which only an archive can carry. Raises: Failure, DaemonError."""
+        try:
+            self._send(context, "", self._paths)
+        except UnicodeEncodeError:
+            return False
+        return True
 
     def send_named(self, name: str, root: str) -> None:
         """A directory as a named context. Raises: Failure, DaemonError."""
@@ -74,7 +79,7 @@ class BuildSession:
         rows = [row for row in listed if row is not None]
         key = f"{socket.gethostname()}:{name}:{context.root}"
         query = {"key": key, "context": name or None}
-        body = dumps(rows).encode("utf-8", "surrogateescape")
+        body = dumps(rows).encode()
         response = self._client.request("PUT", self._path("files"), query, body)
         needed = self._client.finish_json(response)
         if needed:
@@ -131,8 +136,8 @@ def _listed(path: str, name: str) -> list[Any] | None:
         return None
     except OSError as error:
         raise Failure(f"cannot read {path}: {error.strerror}") from error
-    if stat.S_ISDIR(mode):  # its times say nothing about the files in it
-        return [name, mode, 0, 0, 0, ""]
+    if stat.S_ISDIR(mode):
+        return [name, mode, 0, found.st_mtime_ns, 0, ""]
     if not stat.S_ISREG(mode):
         return None
     return [name, mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns, ""]

@@ -48,6 +48,15 @@ def start() -> NoReturn:
     os._exit(status)
 
 
+def add_libraries() -> None:
+    """Makes the libraries that are installed with the interpreter importable, which `-S` has left
+    out: for the few commands that need one (a YAML parser)."""
+    if "site" not in sys.modules:
+        import site
+
+        site.main()
+
+
 def _fill_standard_descriptors() -> None:
     """A stdin, stdout or stderr that is closed becomes /dev/null; else a socket would take its
     number, and the container would be fed with its own output.

@@ -14,11 +14,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-_FLAG_KEYS = frozenset(("readonly", "ro", "volume-nocopy", "bind-nonrecursive"))
 _COMMON_KEYS = {
     "type": "Type", "source": "Source", "src": "Source", "target": "Target", "dst": "Target",
     "destination": "Target", "consistency": "Consistency",
 }  # fmt: skip
+_SWITCHES = {"readonly": "ReadOnly", "ro": "ReadOnly", "chown": "Chown", "u": "Chown"}
+_BIND_SWITCHES = {"bind-nonrecursive": "NonRecursive", "bind-create-src": "CreateMountpoint"}
+_RECURSIVE = {
+    "disabled": "NonRecursive", "writable": "ReadOnlyNonRecursive",
+    "readonly": "ReadOnlyForceRecursive",
+}  # fmt: skip
+_FLAG_KEYS = frozenset((*_SWITCHES, *_BIND_SWITCHES, "volume-nocopy"))
 _TRUE = ("1", "t", "T", "TRUE", "true", "True")
 _FALSE = ("0", "f", "F", "FALSE", "false", "False")
 _OWN_KEYS = {"bind": "BindOptions", "volume": "VolumeOptions", "image": "ImageOptions"}
@@ -32,9 +38,9 @@ def parse_mount(text: str) -> dict[str, Any]:
         key, equals, value = field.partition("=")
         key = key.lower()
         if not equals:
-            if key not in _FLAG_KEYS:
+            if key not in _FLAG_KEYS and key != "idmap":
                 raise ValueError(f"invalid field '{field}' must be a key=value pair")
-            value = "true"
+            value = "auto" if key == "idmap" else "true"
         _set_field(mount, options, key, value, field)
     if not mount["Type"]:
         raise ValueError("type is required")
@@ -84,11 +90,13 @@ def _set_field(
         mount[name] = absolute_if_relative(value) if name == "Source" else value
         if name in ("Type", "Consistency"):
             mount[name] = value.lower()
-    elif key in ("readonly", "ro"):
+    elif key in _SWITCHES:
         if _boolean(key, value):
-            mount["ReadOnly"] = True
+            mount[_SWITCHES[key]] = True
         else:
-            mount.pop("ReadOnly", None)
+            mount.pop(_SWITCHES[key], None)
+    elif key == "idmap":
+        mount["IdMap"] = value
     elif key.startswith("bind-"):
         _set_bind(options, key, value, field)
     elif key.startswith("volume-"):
@@ -105,16 +113,12 @@ def _set_bind(options: _MountOptions, key: str, value: str, field: str) -> None:
     bind = options.of("bind")
     if key == "bind-propagation":
         bind["Propagation"] = value.lower()
-    elif key == "bind-nonrecursive":
+    elif key in _BIND_SWITCHES:
         if _boolean(key, value):
-            bind["NonRecursive"] = True
+            bind[_BIND_SWITCHES[key]] = True
     elif key == "bind-recursive":
-        if value == "disabled":
-            bind["NonRecursive"] = True
-        elif value == "writable":
-            bind["ReadOnlyNonRecursive"] = True
-        elif value == "readonly":
-            bind["ReadOnlyForceRecursive"] = True
+        if value in _RECURSIVE:
+            bind[_RECURSIVE[value]] = True
         elif value != "enabled":
             raise ValueError(
                 f"invalid value for {key}: {value} "

@@ -73,7 +73,8 @@ class Loader:
         if (file, name) in chain:
             names = " -> ".join(link[1] for link in (*chain, (file, name)))
             raise ComposeError(f"circular reference in extends: {names}")
-        extends = service.pop("extends")
+        extends = service["extends"]
+        service = {key: value for key, value in service.items() if key != "extends"}
         other_file = extends.get("file", "")
         target = extends.get("service", "")
         if other_file:

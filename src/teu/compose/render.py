@@ -57,6 +57,8 @@ def _service(service: dict[str, Any]) -> dict[str, Any]:
 def _sorted(value: Any, key: str = "") -> Any:
     if key in _SIZES and isinstance(value, int):
         return str(value)
+    if key in ("secrets", "configs") and isinstance(value, list):
+        return [_sorted(_with_octal_mode(entry)) for entry in value]
     if isinstance(value, dict):
         keys = sorted(value) if key != "volumes" else list(value)
         return {name: _sorted(value[name], name) for name in keys}
@@ -65,6 +67,10 @@ def _sorted(value: Any, key: str = "") -> Any:
             _kept_order(item) if key in ("volumes", "ports") else _sorted(item) for item in value
         ]
     return value
+
+
+def _with_octal_mode(entry: dict[str, Any]) -> dict[str, Any]:
+    return {**entry, "mode": f"{entry['mode']:04o}"} if "mode" in entry else entry
 
 
 def _kept_order(item: Any) -> Any:

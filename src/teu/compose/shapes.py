@@ -136,6 +136,8 @@ def anything(value: Any, _: Place) -> Any:
     return value
 
 
+_text_or_mark = kept(text)
+
 # Sequences and mappings.
 
 
@@ -188,13 +190,13 @@ def pairs(value: Any, place: Place) -> dict[str, str | None]:
         return found
     source = _a_map(value, place)
     return {
-        key: None if entry is None else text(entry, source.place(place.path, key))
+        key: None if entry is None else _text_or_mark(entry, source.place(place.path, key))
         for key, entry in source.items()
     }
 
 
 def labels(value: Any, place: Place) -> dict[str, str]:
-    return {name: word or "" for name, word in pairs(value, place).items()}
+    return {name: "" if word is None else word for name, word in pairs(value, place).items()}
 
 
 def command(value: Any, place: Place) -> list[str] | None:

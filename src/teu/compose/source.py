@@ -13,6 +13,7 @@ import yaml
 from teu.compose.errors import ComposeError, Place
 
 _MERGE = "tag:yaml.org,2002:merge"
+_SCALARS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")}
 _DEPTH_LIMIT = 200
 _NODES_LIMIT = 200_000  # with aliases expanded: a bomb ends here
 
@@ -113,7 +114,7 @@ class _Builder:
             return node.value  # `on`, `yes` are words: YAML 1.2
         if node.tag == "tag:yaml.org,2002:int" and (":" in node.value or "_" in node.value):
             return node.value  # 80:80 is a port mapping, not a number in base sixty
-        if not node.tag.startswith("tag:yaml.org,2002:"):
+        if node.tag not in _SCALARS:
             raise ComposeError(
                 f"{self._file}:{node.start_mark.line + 1}: unknown tag {node.tag}: only !reset "
                 "and !override are known"

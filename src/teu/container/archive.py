@@ -33,10 +33,10 @@ _GO_BITS = ((stat.S_ISUID, 1 << 23), (stat.S_ISGID, 1 << 22), (stat.S_ISVTX, 1 <
 
 
 class NoSuchPath(NotFound):
-    """`ref`: the container as the client named it."""
+    """`owner`: `container NAME`, as the client named it, or `volume NAME`."""
 
-    def __init__(self, ref: str, path: str) -> None:
-        super().__init__(f"Could not find the file {path} in container {ref}")
+    def __init__(self, owner: str, path: str) -> None:
+        super().__init__(f"Could not find the file {path} in {owner}")
 
 
 class Archives:
@@ -48,22 +48,17 @@ class Archives:
 
     async def stat(self, container: Container, ref: str, path: str) -> dict[str, Any]:
         """What `X-Docker-Container-Path-Stat` carries. Raises: NoSuchPath, InvalidParameter."""
-        async with self._views.of(container, _given(path)) as view:
-            return await view.run(lambda place: _described(ref, path, place), "stat")
+        async with self._views.of(container, given(path)) as view:
+            return await stat_in(view, f"container {ref}", path)
 
     async def get(self, container: Container, ref: str, path: str) -> AsyncGenerator[bytes, None]:
         """The tar of a file or a directory, named by its last component.
 
         Raises: NoSuchPath before the first piece.
         """
-        async with self._views.of(container, _given(path)) as view:
-            with FromThread() as pipe:
-                work = view.run(
-                    lambda place: pipe.drain_from(lambda: _packed(ref, path, place)), "copy"
-                )
-                work.add_done_callback(lambda done: pipe.finish(done.exception()))
-                async for piece in pipe:
-                    yield piece
+        async with self._views.of(container, given(path)) as view:
+            async for piece in get_from(view, f"container {ref}", path):
+                yield piece
         self._services.containers.tell(container, "archive-path")
 
     async def put(
@@ -81,41 +76,61 @@ class Archives:
         Raises: NoSuchPath, InvalidParameter (no directory), Forbidden (read-only), InvalidArchive.
         Failure: what was unpacked before it stays, as Docker leaves it.
         """
-        async with self._views.of(container, _given(path)) as view:
+        async with self._views.of(container, given(path)) as view:
             _check_writable(container, path)
-            await self._unpack(view, ref, path, stream, keep_kinds)
+            await put_into(view, f"container {ref}", path, stream, keep_kinds=keep_kinds)
         self._services.containers.tell(container, "extract-to-dir")
 
-    async def _unpack(
-        self, view: View, ref: str, path: str, stream: AsyncIterator[bytes], keep_kinds: bool
-    ) -> None:
-        pipe = ToThread()
 
-        def work(place: Place) -> None:
-            try:
-                target_fd = _open_target(ref, path, place)
-                try:
-                    _unpack_into(target_fd, pipe, keep_kinds)
-                finally:
-                    os.close(target_fd)
-            finally:
-                pipe.abandon()
+# --- in any view -----------------------------------------------------------------------------
 
-        reading = view.run(work, "copy")
+
+async def stat_in(view: View, owner: str, path: str) -> dict[str, Any]:
+    """See `Archives.stat`; `owner` is the thing in messages: `container NAME`."""
+    return await view.run(lambda place: _described(owner, path, place), "stat")
+
+
+async def get_from(view: View, owner: str, path: str) -> AsyncGenerator[bytes, None]:
+    """See `Archives.get`."""
+    with FromThread() as pipe:
+        work = view.run(lambda place: pipe.drain_from(lambda: _packed(owner, path, place)), "copy")
+        work.add_done_callback(lambda done: pipe.finish(done.exception()))
+        async for piece in pipe:
+            yield piece
+
+
+async def put_into(
+    view: View, owner: str, path: str, stream: AsyncIterator[bytes], *, keep_kinds: bool
+) -> None:
+    """See `Archives.put`."""
+    pipe = ToThread()
+
+    def work(place: Place) -> None:
         try:
-            async for chunk in stream:
-                await pipe.send(chunk)
-            pipe.finish()
-        except PipeClosed:
-            pass  # the reader has failed and says why
-        except BaseException as error:
-            pipe.fail(SystemFailure(f"the archive was cut short: {error}"))
-            await asyncio.wait({reading})
-            raise
-        await asyncio.shield(reading)
+            target_fd = _open_target(owner, path, place)
+            try:
+                _unpack_into(target_fd, pipe, keep_kinds)
+            finally:
+                os.close(target_fd)
+        finally:
+            pipe.abandon()
+
+    reading = view.run(work, "copy")
+    try:
+        async for chunk in stream:
+            await pipe.send(chunk)
+        pipe.finish()
+    except PipeClosed:
+        pass  # the reader has failed and says why
+    except BaseException as error:
+        pipe.fail(SystemFailure(f"the archive was cut short: {error}"))
+        await asyncio.wait({reading})
+        raise
+    await asyncio.shield(reading)
 
 
-def _given(path: str) -> str:
+def given(path: str) -> str:
+    """Raises: InvalidParameter for what is no path."""
     if not path:
         raise InvalidParameter("bad parameter: path cannot be empty")
     if "\0" in path:
@@ -136,13 +151,13 @@ def _check_writable(container: Container, path: str) -> None:
 # --- in the thread ---------------------------------------------------------------------------
 
 
-def _open_target(ref: str, path: str, place: Place) -> int:
+def _open_target(owner: str, path: str, place: Place) -> int:
     try:
         return place.open(place.path, os.O_PATH | os.O_DIRECTORY)
     except NotADirectoryError:
         raise InvalidParameter("extraction point is not a directory") from None
     except OSError as error:
-        raise _path_error(ref, path, error) from error
+        raise _path_error(owner, path, error) from error
 
 
 def _unpack_into(target_fd: int, pipe: ToThread, keep_kinds: bool) -> None:
@@ -153,15 +168,15 @@ def _unpack_into(target_fd: int, pipe: ToThread, keep_kinds: bool) -> None:
         unpacker.close()
 
 
-def _packed(ref: str, path: str, place: Place) -> Iterator[bytes]:
-    with _opened_parent(ref, path, place) as (parent_fd, name):
+def _packed(owner: str, path: str, place: Place) -> Iterator[bytes]:
+    with _opened_parent(owner, path, place) as (parent_fd, name):
         shown = os.fsencode(posixpath.basename(place.path.rstrip("/"))) or b"."
         shown = shown if shown not in (b".", b"..") else name
         yield from pack_entry(parent_fd, name, shown)
 
 
-def _described(ref: str, path: str, place: Place) -> dict[str, Any]:
-    with _opened_parent(ref, path, place) as (parent_fd, name):
+def _described(owner: str, path: str, place: Place) -> dict[str, Any]:
+    with _opened_parent(owner, path, place) as (parent_fd, name):
         found = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
         target = ""
         absolute = "/" + path.lstrip("/")
@@ -179,7 +194,7 @@ def _described(ref: str, path: str, place: Place) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _opened_parent(ref: str, path: str, place: Place) -> Iterator[tuple[int, bytes]]:
+def _opened_parent(owner: str, path: str, place: Place) -> Iterator[tuple[int, bytes]]:
     """The directory that holds the last component, and its name there (`.` for a root).
 
     A trailing slash or `/.` follows a last symlink, as in a shell.
@@ -191,23 +206,23 @@ def _opened_parent(ref: str, path: str, place: Place) -> Iterator[tuple[int, byt
     try:
         parent_fd = place.open(head or "/", os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
-        raise _path_error(ref, path, error) from error
+        raise _path_error(owner, path, error) from error
     try:
         os.stat(tail, dir_fd=parent_fd, follow_symlinks=False)
         yield parent_fd, os.fsencode(tail)
     except FileNotFoundError as error:
-        raise NoSuchPath(ref, path) from error
+        raise NoSuchPath(owner, path) from error
     except OSError as error:
-        raise _path_error(ref, path, error) from error
+        raise _path_error(owner, path, error) from error
     finally:
         os.close(parent_fd)
 
 
-def _path_error(ref: str, path: str, error: OSError) -> Exception:
+def _path_error(owner: str, path: str, error: OSError) -> Exception:
     if error.errno == errno.ENOTDIR:
         return InvalidParameter(f"not a directory: {path}")
     if error.errno in (errno.ENOENT, errno.ELOOP):
-        return NoSuchPath(ref, path)
+        return NoSuchPath(owner, path)
     if error.errno == errno.ENAMETOOLONG:
         return InvalidParameter(f"the path is too long: {path[:64]}…")
     return SystemFailure(f"cannot open {path}: {error.strerror}")

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator
+from pathlib import Path
 
 from teu.container.container import Container
 from teu.container.lifecycle import Lifecycle
@@ -75,15 +76,21 @@ class Committer:
     async def export(self, container: Container) -> AsyncGenerator[bytes, None]:
         """The whole file system as a tar stream (mount points appear empty)."""
         async with self._rootfs.mounted(container) as rootfs:
-            with FromThread() as pipe:
-                work = run_apart(lambda: pipe.drain_from(lambda: pack_tree(rootfs)), "export")
-                try:
-                    async for piece in pipe:
-                        yield piece
-                finally:
-                    pipe.close()
-                    await asyncio.wait({work})
+            async for piece in packed_tree(rootfs):
+                yield piece
         self._services.containers.tell(container, "export")
+
+
+async def packed_tree(root: Path) -> AsyncGenerator[bytes, None]:
+    """A directory's content as a tar stream, made in a thread of its own."""
+    with FromThread() as pipe:
+        work = run_apart(lambda: pipe.drain_from(lambda: pack_tree(root)), "export")
+        try:
+            async for piece in pipe:
+                yield piece
+        finally:
+            pipe.close()
+            await asyncio.wait({work})
 
 
 def merged(config: ContainerConfig, override: ContainerConfig) -> ContainerConfig:

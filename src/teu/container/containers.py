@@ -6,6 +6,7 @@ follows it in the same step cannot be overtaken.
 
 import logging
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 from teu import ids
 from teu.container.container import Container
@@ -52,6 +53,7 @@ class Containers:
         self._by_id: dict[str, Container] = {}
         self._by_name: dict[str, Container] = {}
         self.broken: dict[str, str] = {}  # id -> why its record cannot be read
+        self._broken_raw: dict[str, bytes] = {}
 
     def __iter__(self) -> Iterator[Container]:
         return iter(list(self._by_id.values()))
@@ -83,19 +85,29 @@ class Containers:
             return None
 
     def using_image(self, image_id: str) -> list[tuple[str, bool]]:
-        """(container id, runs) of each container made from the image."""
-        return [(c.id, c.running) for c in self if c.record.image_id == image_id]
+        """(container id, runs) of each container made from the image, or with it mounted."""
+        return [
+            (c.id, c.running)
+            for c in self
+            if c.record.image_id == image_id or any(m.image_id == image_id for m in c.record.mounts)
+        ]
 
     def layers_in_use(self) -> set[str]:
         """Chain ids below all containers, whatever became of their images."""
-        return {layer for c in self for layer in c.record.layers}
+        own = {layer for c in self for layer in c.record.layers}
+        return own | {layer for c in self for m in c.record.mounts for layer in m.layers}
 
     def layers_mounted(self) -> dict[str, str]:
-        """Chain ids below running containers, and the id of one of them each."""
-        return {layer: c.id for c in self if c.running for layer in c.record.layers}
+        """Chain ids below containers that run, start or end, and the id of one of them each."""
+        mounted = [c for c in self if c.record.status not in (Status.CREATED, Status.EXITED)]
+        return {layer: c.id for c in mounted for layer in c.record.layers}
 
     def using_volume(self, name: str) -> list[str]:
-        return [c.id for c in self if any(m.name == name for m in c.record.mounts)]
+        """Ids of the containers that mention it; a record that cannot be read mentions whatever
+        text is in it."""
+        text = f'"{name}"'.encode()
+        broken = [c for c, raw in self._broken_raw.items() if text in raw]
+        return [c.id for c in self if any(m.name == name for m in c.record.mounts)] + broken
 
     def is_going(self, container_id: str) -> bool:
         """Whether what a run of the container held is being freed, or already is: it has ended or
@@ -129,6 +141,11 @@ class Containers:
             if name not in self._by_name:
                 return name
         return f"container_{ids.new_id()[:12]}"
+
+    def together(self) -> AbstractContextManager[None]:
+        """What is saved in the body, of containers and volumes, with the events that tell it, is
+        stored as one: all of it is there after a crash or nothing, for one commit. No await."""
+        return self._store.together()
 
     def save(self, container: Container) -> None:
         self._store.save(container.record)
@@ -176,6 +193,7 @@ class Containers:
                 row.reason,
             )
             self.broken[row.id] = row.reason
+            self._broken_raw[row.id] = row.raw
         return records
 
     # --- telling -------------------------------------------------------------------------

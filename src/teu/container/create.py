@@ -1,5 +1,6 @@
 """From a create request to a stored container: merge with the image, check, resolve, store."""
 
+import contextlib
 import platform
 import re
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from teu.model.config import (
 from teu.model.container import ContainerRecord, MountPoint, Status
 from teu.model.image import Image
 from teu.tx import Transaction
+from teu.volume.errors import VolumeInUse
 
 _PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?")
 _RESTART = ("", "no", "always", "on-failure", "unless-stopped")
@@ -54,7 +56,7 @@ class Creator:
     def __init__(self, services: Services, rootfs: RootFilesystems) -> None:
         self._services = services
         self._rootfs = rootfs
-        self._mounts = MountResolver(services.volumes, services.containers)
+        self._mounts = MountResolver(services.volumes, services.containers, services.images)
 
     async def create(self, request: CreateRequest) -> Created:
         """Raises: NoSuchImage, NameInUse, InvalidParameter and others with Docker's texts.
@@ -69,24 +71,22 @@ class Creator:
             limit_bytes = self._rootfs.check_storage(host.storage_opt or {})
         config = merge_image_config(request.config, image.config.config if image else None)
         name = ids.check_name(request.name) if request.name else services.containers.free_name()
+        with _not_the_image():
+            mounts = self._mounts.plan(config, host)
+        made: list[str] = []
         async with Transaction("create", name) as tx:
-            before = {v.name for v in services.volumes.all()}
-            with _not_the_image():
-                mounts = self._mounts.resolve(config, host, [])
-            tx.on_rollback("volumes", lambda: self._undo_volumes(mounts, before))
-            with _not_the_image():
+            tx.on_rollback("volumes", lambda: self._undo_volumes(made))
+            with _not_the_image(), services.volumes.holding() as hold:
+                await self._mounts.provide(mounts, host.volume_driver, hold, made)
                 record = self._record(name, image, config, host, request, mounts)
-            container = services.containers.add(record)
+                container = services.containers.add(record)
             tx.on_rollback("record", lambda: self._undo_record(container))
             self._rootfs.create(record.id, limit_bytes=limit_bytes)
             state.move(record, Status.CREATED)
-            services.containers.save(container)
+            with services.containers.together():
+                services.containers.save(container)
+                services.containers.tell(container, "create")
             tx.commit()
-        for point in mounts:
-            if point.type == "volume" and point.name not in before:
-                facts = {"driver": point.driver or "local"}
-                services.events.publish("volume", "create", point.name, facts)
-        services.containers.tell(container, "create")
         services.runtime.foresee_start()
         return Created(container, warnings)
 
@@ -95,9 +95,9 @@ class Creator:
         self._services.containers.begin_removal(container)
         self._services.containers.end_removal(container)
 
-    async def _undo_volumes(self, mounts: list[MountPoint], before: set[str]) -> None:
-        for name in {m.name for m in mounts if m.type == "volume"} - before:
-            if not self._services.containers.using_volume(name):
+    async def _undo_volumes(self, made: list[str]) -> None:
+        for name in made:
+            with contextlib.suppress(VolumeInUse):  # somebody else has found a use for it
                 await self._services.volumes.remove(name, force=True)
 
     def _image(self, request: CreateRequest) -> Image | None:

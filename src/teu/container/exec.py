@@ -186,6 +186,7 @@ class Execs:
                     tty=config.tty,
                     open_stdin=config.attach_stdin,
                     console_size=console_size,
+                    command=item.command[0],
                 ),
                 [client] if client else [],
                 on_exit=lambda status: self._exited(item, status),

@@ -77,6 +77,13 @@ class Exits:
         if not state.is_active(record):
             return
         container.shim = None
+        with self._services.containers.together():
+            again = self._record(container, status)
+            self._follow_up(container, again)
+
+    def _record(self, container: Container, status: ExitStatus) -> bool:
+        """Stores and tells the exit; whether the container is started again."""
+        record = container.record
         record.pid = 0
         record.exit_code = status.exit_code
         record.finished_ns = status.finished_ns
@@ -97,7 +104,7 @@ class Exits:
             execDuration=str(duration_s),
         )
         self._plugs.ended(container)
-        self._follow_up(container, again)
+        return again
 
     def _follow_up(self, container: Container, again: bool) -> None:
         outcome = Outcome(container.record.exit_code, container.record.error)

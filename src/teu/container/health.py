@@ -32,8 +32,9 @@ from teu.runtime.shim import ExecProcess, ExecSpec, Shim
 from teu.sys import pidfd
 from teu.tasks import TaskOwner
 
-PARALLEL_STARTS = 16
+PARALLEL_STARTS = 32
 SAVE_INTERVAL_S = 10.0
+START_LIMIT_S = 30.0
 OUTPUT_LIMIT_S = 1.0
 KILL_LIMIT_S = 10.0
 _PROBE = "probe-"
@@ -98,7 +99,13 @@ class HealthMonitor:
         self._tell(container, exec_id, f"exec_create: {line}")
         output = ProbeOutput(healthcheck.OUTPUT_BYTES)
         try:
-            spec = ExecSpec(id=_PROBE + exec_id, process=process, tty=False, open_stdin=False)
+            spec = ExecSpec(
+                id=_PROBE + exec_id,
+                process=process,
+                tty=False,
+                open_stdin=False,
+                timeout_s=START_LIMIT_S,
+            )
             self._tell(container, exec_id, f"exec_start: {line}")
             running = await self._start(container, shim, spec, output)
             code = await self._wait(container, running, check.timeout_s)
@@ -183,16 +190,19 @@ class HealthMonitor:
         if before is None or record.status is not Status.RUNNING:
             return False
         after = record.health = healthcheck.judge(before, check, result, record.started_ns)
-        if (after.status, after.failing_streak) == (before.status, before.failing_streak):
+        changed = after.status != before.status
+        counts = after.failing_streak != before.failing_streak
+        if not changed and (not counts or after.failing_streak > check.retries):
             return False
-        self._services.containers.save(container)
-        if after.status != before.status:
-            self._services.containers.tell(container, f"health_status: {after.status}")
-            if after.status == healthcheck.UNHEALTHY and check.on_failure != "none":
-                log.info("container %s is unhealthy: %s", container.id[:12], check.on_failure)
-                self._services.tasks.start(
-                    self.act(container, check.on_failure), f"unhealthy {container.id[:12]}"
-                )
+        with self._services.containers.together():
+            self._services.containers.save(container)
+            if changed:
+                self._services.containers.tell(container, f"health_status: {after.status}")
+        if changed and after.status == healthcheck.UNHEALTHY and check.on_failure != "none":
+            log.info("container %s is unhealthy: %s", container.id[:12], check.on_failure)
+            self._services.tasks.start(
+                self.act(container, check.on_failure), f"unhealthy {container.id[:12]}"
+            )
         return True
 
     def save(self, container: Container) -> None:

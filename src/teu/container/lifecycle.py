@@ -59,6 +59,11 @@ class Lifecycle:
         exits.start = self.start_locked
         health.act = self.act_on_failure
 
+    def close(self) -> None:
+        """The daemon stops: restarts that are waited for are the next daemon's."""
+        for container in self._services.containers:
+            self._cancel_restart(container)
+
     # --- start ---------------------------------------------------------------------------
 
     async def start(self, container: Container) -> None:
@@ -107,6 +112,7 @@ class Lifecycle:
         except BaseException as error:
             self._start_failed(container, previous, error)
             raise
+        self._setup.finish(container)
         self._started(container, shim)
 
     def _started(self, container: Container, shim: Shim) -> None:
@@ -118,9 +124,11 @@ class Lifecycle:
         record.exit_code = 0
         container.shim = shim
         self._health.begin(container)
-        self._services.containers.save(container)
-        self._plugs.started(container)
-        self._services.containers.tell(container, "start")
+        containers = self._services.containers
+        with containers.together():
+            containers.save(container)
+            self._plugs.started(container)
+            containers.tell(container, "start")
 
     def _start_failed(self, container: Container, previous: Status, error: BaseException) -> None:
         record = container.record
@@ -320,8 +328,9 @@ class Lifecycle:
         if not container.running:  # it ended meanwhile: that is recorded already
             return
         state.move(container.record, status)
-        self._services.containers.save(container)
-        self._services.containers.tell(container, action)
+        with self._services.containers.together():
+            self._services.containers.save(container)
+            self._services.containers.tell(container, action)
 
     @staticmethod
     def _must_run(container: Container) -> None:

@@ -3,9 +3,11 @@
 On user-defined networks a link is one more name that only this container sees (`network.names`).
 """
 
+from msgspec.structs import replace
+
 from teu.container.container import Container
 from teu.container.services import Services
-from teu.errors import Conflict, InvalidParameter, NotFound
+from teu.errors import Conflict, NotFound
 from teu.model.container import ContainerRecord
 from teu.model.network import BRIDGE
 
@@ -13,7 +15,7 @@ _NOT_PASSED_ON = ("HOME=", "PATH=")
 
 
 class Links:
-    """Names and variables from the running containers' records."""
+    """Reads the running containers' records, and writes files under /etc."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -52,6 +54,17 @@ class Links:
             ]
         return found
 
+    async def remove(self, container: Container, alias: str) -> None:
+        """Takes one link away; from the next start on it is not there. Raises: NotFound."""
+        async with container.lock:
+            host = container.record.host
+            parsed = [(link, *_parse(link)) for link in host.links or []]
+            kept = [link for link, ref, name in parsed if (name or ref) != alias]
+            if len(kept) == len(parsed):
+                raise NotFound(f"no such link: /{container.name}/{alias}")
+            container.record.host = replace(host, links=kept or None)
+            self._services.containers.save(container)
+
     def follow(self, started: Container) -> None:
         """Writes a container's new address into /etc/hosts of those that link to it."""
         address = _address(started)
@@ -63,35 +76,18 @@ class Links:
                     home = self._services.paths.home(container.id)
                     self._services.etc.point(home, _names(started, alias), address)
 
-    def remove(self, path: str) -> None:
-        """Takes the link `NAME/ALIAS` away; what runs keeps its /etc/hosts until its next start.
-
-        Raises: InvalidParameter, NotFound with Docker's texts.
-        """
-        name, _, alias = path.strip("/").rpartition("/")
-        if not name:
-            raise InvalidParameter("conflict, cannot remove the default link name of the container")
-        container = self._services.containers.get(name)
-        record = container.record
-        kept = [link for link in record.host.links or [] if _alias(link) != alias]
-        if len(kept) == len(record.host.links or []):
-            raise NotFound(f"No such link: /{name}/{alias}")
-        record.host.links = kept
-        self._services.containers.save(container)
-
-
-def _alias(link: str) -> str:
-    """An entry of `HostConfig.Links`, `TARGET:ALIAS`; the target's own name where it has none."""
-    target, _, alias = link.partition(":")
-    return alias.rpartition("/")[2] or target.lstrip("/")
-
 
 def _parsed(record: ContainerRecord) -> list[tuple[str, str]]:
     """(name or id, alias); nothing on other networks than the default one."""
     if BRIDGE not in record.networks:
         return []
-    links = (link.partition(":") for link in record.host.links or [])
-    return [(ref.lstrip("/"), alias.rpartition("/")[2]) for ref, _, alias in links]
+    return [_parse(link) for link in record.host.links or []]
+
+
+def _parse(link: str) -> tuple[str, str]:
+    """`db:one`, `db`, and what Docker's inspect shows, `/db:/web/one`."""
+    ref, _, alias = link.partition(":")
+    return ref.lstrip("/"), alias.rpartition("/")[2]
 
 
 def _names(other: Container, alias: str) -> list[str]:

@@ -25,6 +25,7 @@ from teu.container.exec import Execs
 from teu.container.exits import REMOVE, REMOVE_VOLUMES, RESTART, UNPAUSE, Exits, wants_start_at_boot
 from teu.container.health import HealthMonitor
 from teu.container.lifecycle import Lifecycle
+from teu.container.mounting import Mounter
 from teu.container.removal import Remover
 from teu.container.rootfs import RootFilesystems
 from teu.container.services import Services
@@ -52,6 +53,7 @@ class Recovery:
         remover: Remover,
         execs: Execs,
         health: HealthMonitor,
+        mounter: Mounter,
     ) -> None:
         self._services = services
         self._rootfs = rootfs
@@ -60,6 +62,7 @@ class Recovery:
         self._remover = remover
         self._execs = execs
         self._health = health
+        self._mounter = mounter
 
     async def run(self) -> None:
         """Reconciles every record with reality. One broken container never stops the others."""
@@ -79,6 +82,7 @@ class Recovery:
         for container, what in zip(kept, found, strict=True):
             self._settle(container, what)
         await asyncio.gather(*(self._fulfil(c) for c in kept if c.record.intent))
+        await self._services.volumes.unmount_unused()
         if adopted:
             log.info("adopted %d running containers", len(adopted))
 
@@ -115,10 +119,12 @@ class Recovery:
 
     async def _finish_off(self, record: ContainerRecord) -> None:
         container = Container(record)
-        if record.status is Status.CREATING:
-            record.status = Status.REMOVING
         log.info("container %s: finishing its interrupted %s", record.id[:12], record.status)
-        await self._remover.finish_interrupted(container)
+        if record.status is Status.CREATING:  # nobody was told of it, nor of its volumes
+            record.status = Status.REMOVING
+            await self._remover.undo_creation(container)
+        else:
+            await self._remover.finish_interrupted(container)
 
     async def _look(self, container: Container) -> Shim | ExitStatus | None:
         record = container.record
@@ -161,6 +167,7 @@ class Recovery:
         container.shim = shim
         container.stopping = record.stopped_by_user
         self._services.containers.save(container)
+        self._mounter.adopt(record)
         if record.status is Status.RUNNING:
             self._health.resume(container)
 

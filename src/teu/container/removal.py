@@ -13,6 +13,7 @@ import os
 
 from teu.container import state
 from teu.container.container import Container, Outcome
+from teu.container.mounting import Mounter
 from teu.container.rootfs import RootFilesystems
 from teu.container.services import Services
 from teu.errors import Conflict, EngineError, NotFound
@@ -30,9 +31,10 @@ class RemovalInProgress(Conflict):
 class Remover:
     """Every method may be repeated after a crash or failure."""
 
-    def __init__(self, services: Services, rootfs: RootFilesystems) -> None:
+    def __init__(self, services: Services, rootfs: RootFilesystems, mounter: Mounter) -> None:
         self._services = services
         self._rootfs = rootfs
+        self._mounter = mounter
 
     def remove_exited(self, container: Container, *, volumes: bool = True) -> None:
         """Frees name and id now; the rest goes in the background. The container does not run."""
@@ -41,9 +43,10 @@ class Remover:
             container.restart = None
         previous = container.teardown
         state.move(container.record, Status.REMOVING)
-        self._services.containers.begin_removal(container)
-        going = self._begin_volumes(container) if volumes else []
-        self._services.containers.tell(container, "destroy")
+        with self._services.containers.together():
+            self._services.containers.begin_removal(container)
+            going = self._begin_volumes(container) if volumes else []
+            self._services.containers.tell(container, "destroy")
         for client in container.take_pending():
             os.close(client.fd)
         container.tell_removal(Outcome(container.record.exit_code))
@@ -55,6 +58,10 @@ class Remover:
         """Replays a removal that a crash cut short."""
         await self._finish(container, None, [])
 
+    async def undo_creation(self, container: Container) -> None:
+        """Takes away a container that a crash kept from being made, and its anonymous volumes."""
+        await self._finish(container, None, self._begin_volumes(container))
+
     async def _finish(
         self, container: Container, previous: asyncio.Task[None] | None, volumes: list[str]
     ) -> None:
@@ -63,8 +70,6 @@ class Remover:
         await self.tear_down(container)
         try:
             await self._remove_files(container)
-            for name in volumes:
-                await self._services.volumes.finish_removal(name)
         except (OSError, EngineError) as error:
             log.error(
                 "container %s: its files cannot be removed (%s); tried again at the next start",
@@ -72,6 +77,11 @@ class Remover:
                 error,
             )
             return
+        for name in volumes:
+            try:
+                await self._services.volumes.finish_removal(name)
+            except EngineError as error:  # it stays, or goes at the next start
+                log.warning("container %s: %s", container.id[:12], error.message)
         self._services.containers.end_removal(container)
 
     async def _remove_files(self, container: Container) -> None:
@@ -100,12 +110,13 @@ class Remover:
         return going
 
     async def tear_down(self, container: Container) -> None:
-        """Frees what a run held: cgroup, network, mount. Goes on after failures."""
+        """Frees what a run held: cgroup, network, volumes, mount. Goes on after failures."""
         services = self._services
         record = container.record
         steps = (
             services.runtime.delete(record),
             services.networks.release(record.id, record.sandbox),
+            self._mounter.release(record),
             self._unmount(record.id),
         )
         for step in steps:

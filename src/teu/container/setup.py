@@ -9,23 +9,26 @@ from teu.container.container import Container
 from teu.container.containers import NoSuchContainer
 from teu.container.links import Links
 from teu.container.logtarget import log_target
+from teu.container.mounting import Mounter
 from teu.container.rootfs import RootFilesystems
 from teu.container.services import Services
-from teu.errors import Conflict, InvalidParameter
-from teu.model.container import ContainerRecord, MountPoint
+from teu.errors import Conflict
+from teu.model.container import ContainerRecord
 from teu.runtime.namespaces import Joins
 from teu.runtime.shim import LaunchSpec
-from teu.sys import beneath
 from teu.tx import Transaction
 
 
 class Setup:
     """One method per step; each step's undo is registered before it acquires."""
 
-    def __init__(self, services: Services, rootfs: RootFilesystems, links: Links) -> None:
+    def __init__(
+        self, services: Services, rootfs: RootFilesystems, links: Links, mounter: Mounter
+    ) -> None:
         self._services = services
         self._rootfs = rootfs
         self._links = links
+        self._mounter = mounter
 
     async def prepare(self, container: Container, tx: Transaction) -> LaunchSpec:
         """All steps in order; what the shim is to run.
@@ -38,7 +41,8 @@ class Setup:
         rootfs = self._rootfs.mount(container)
         tx.on_rollback("network", lambda: self._release(record))
         has_resolver = await self._network(container)
-        await self._fill_volumes(record, rootfs)
+        tx.on_rollback("volumes", lambda: self._mounter.release(record))
+        prepared = await self._mounter.prepare(record, rootfs)
         bundle = services.paths.run(record.id)
         bundle.mkdir(mode=0o700, parents=True, exist_ok=True)
         await services.runtime.prepare(
@@ -46,10 +50,15 @@ class Setup:
             rootfs=rootfs,
             bundle=bundle,
             etc_files=self._etc_files(container, has_resolver=has_resolver),
+            prepared=prepared,
             joins=self._joins(record),
         )
         self._links.follow(container)
         return self._launch_spec(record, bundle)
+
+    def finish(self, container: Container) -> None:
+        """The runtime has taken what was made for it."""
+        self._mounter.detach(container.record)
 
     def close_clients(self, container: Container) -> None:
         """Clients that attached before a start that failed see the end of their stream."""
@@ -143,39 +152,6 @@ class Setup:
         variables = [*self._links.environment(record), *(record.config.env or [])]
         return replace(record, config=replace(record.config, env=variables))
 
-    # --- volumes -------------------------------------------------------------------------
-
-    async def _fill_volumes(self, record: ContainerRecord, rootfs: Path) -> None:
-        for point in record.mounts:
-            if point.type == "volume" and not point.nocopy and not point.subpath:
-                await self._copy_up(point, rootfs)
-            if point.subpath:
-                point.source = self._inside_volume(point)
-
-    async def _copy_up(self, point: MountPoint, rootfs: Path) -> None:
-        try:
-            source_fd = beneath.open_in_root(rootfs, point.destination, os.O_PATH | os.O_DIRECTORY)
-        except OSError:
-            return
-        try:
-            if any(os.scandir(f"/proc/self/fd/{source_fd}")):
-                await self._services.volumes.copy_up(point.name, source_fd)
-        finally:
-            os.close(source_fd)
-
-    def _inside_volume(self, point: MountPoint) -> str:
-        data = self._services.volumes.data_directory(point.name)
-        try:
-            fd = beneath.open_in_root(data, point.subpath, os.O_PATH)
-        except OSError as error:
-            raise InvalidParameter(
-                f"cannot access path {point.subpath} of volume {point.name}: {error.strerror}"
-            ) from error
-        try:
-            return os.readlink(f"/proc/self/fd/{fd}")
-        finally:
-            os.close(fd)
-
     # --- the shim ------------------------------------------------------------------------
 
     def _launch_spec(self, record: ContainerRecord, bundle: Path) -> LaunchSpec:
@@ -186,6 +162,7 @@ class Setup:
             directory=bundle,
             bundle=bundle,
             runtime=services.runtime.command(record.host.runtime),
+            command=record.args[0],
             tty=record.config.tty,
             open_stdin=record.config.open_stdin,
             stdin_once=record.config.stdin_once,

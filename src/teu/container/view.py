@@ -19,12 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from msgspec.structs import replace
+
 from teu.container.container import Container
 from teu.container.rootfs import RootFilesystems
 from teu.errors import Conflict
 from teu.model.container import MountPoint
 from teu.sys import beneath, mounts, pidfd, syscalls
 from teu.sys.ownthread import run_apart
+from teu.volume.service import VolumeService
 
 T = TypeVar("T")
 
@@ -42,12 +45,16 @@ class Place:
 
 
 class Views:
-    def __init__(self, rootfs: RootFilesystems) -> None:
+    def __init__(self, rootfs: RootFilesystems, volumes: VolumeService) -> None:
         self._rootfs = rootfs
+        self._volumes = volumes
 
     @contextlib.asynccontextmanager
     async def of(self, container: Container, path: str) -> AsyncIterator["View"]:
-        """The file system for the time of the context. Raises: SystemFailure, DataLoss."""
+        """The file system for the time of the context.
+
+        Raises: SystemFailure, DataLoss; what the drivers of a stopped container's volumes raise.
+        """
         clean = "/" + path.lstrip("/")
         if container.running:
             root_fd = _open_root(container)
@@ -56,8 +63,7 @@ class Views:
             finally:
                 os.close(root_fd)
             return
-        async with self._rootfs.mounted(container) as rootfs:
-            points = [p for p in container.record.mounts if p.type in ("bind", "volume")]
+        async with self._rootfs.mounted(container) as rootfs, self._sources(container) as points:
             root_fd = os.open(rootfs, os.O_PATH | os.O_DIRECTORY)
             view = View(root_fd, clean, points, rootfs)
             try:
@@ -65,6 +71,32 @@ class Views:
             finally:
                 os.close(root_fd)
                 await view.ended()
+
+    @contextlib.asynccontextmanager
+    async def _sources(self, container: Container) -> AsyncIterator[list[MountPoint]]:
+        """What a stopped container has mounted, with its volumes' drivers at work."""
+        async with contextlib.AsyncExitStack() as stack:
+            points = []
+            for point in container.record.mounts:
+                if point.type == "volume":
+                    volume = self._volumes.get(point.name)
+                    path = await stack.enter_async_context(self._volumes.in_use(volume))
+                    points.append(replace(point, source=str(path)))
+                elif point.type == "bind":
+                    points.append(point)
+            yield points
+
+
+@contextlib.asynccontextmanager
+async def view_of(root: Path, path: str) -> AsyncIterator["View"]:
+    """A plain directory as somebody who copies sees it."""
+    root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY)
+    view = View(root_fd, "/" + path.lstrip("/"), [])
+    try:
+        yield view
+    finally:
+        os.close(root_fd)
+        await view.ended()
 
 
 class View:
@@ -107,10 +139,12 @@ class View:
         root_fd = os.open(self._rootfs, os.O_PATH | os.O_DIRECTORY)
         missing = [p for p in sorted(self._points, key=_depth) if not _mounted(root_fd, p)]
         for point in sorted(missing, key=_depth, reverse=True):
-            if is_below(self._path, point) and os.path.isdir(point.source):
+            if not is_below(self._path, point):
+                continue
+            with contextlib.suppress(OSError):
+                source_fd = _open_source(point, os.O_PATH | os.O_DIRECTORY)
                 os.close(root_fd)
-                rest = self._path[len(point.destination) :]
-                return Place(os.open(point.source, os.O_PATH | os.O_DIRECTORY), rest or "/.")
+                return Place(source_fd, self._path[len(point.destination) :] or "/.")
         return Place(root_fd, self._path)
 
 
@@ -132,7 +166,11 @@ def _mounted(root_fd: int, point: MountPoint) -> bool:
         return False
     try:
         target = Path(f"/proc/self/fd/{target_fd}")
-        mounts.bind(Path(point.source), target, recursive=True)
+        source_fd = _open_source(point, os.O_PATH)
+        try:
+            mounts.bind(Path(f"/proc/self/fd/{source_fd}"), target, recursive=True)
+        finally:
+            os.close(source_fd)
         if not point.rw:
             inside_fd = beneath.open_beneath(root_fd, os.fsencode(point.destination), os.O_PATH)
             try:
@@ -144,6 +182,13 @@ def _mounted(root_fd: int, point: MountPoint) -> bool:
     finally:
         os.close(target_fd)
     return True
+
+
+def _open_source(point: MountPoint, flags: int) -> int:
+    """What is mounted there, as a descriptor; a sub-path cannot leave its volume."""
+    if point.subpath:
+        return beneath.open_in_root(Path(point.source), point.subpath, flags)
+    return os.open(point.source, flags)
 
 
 def _open_root(container: Container) -> int:

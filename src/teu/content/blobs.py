@@ -37,9 +37,14 @@ class WrongDigest(InvalidParameter):
         )
 
 
+def is_digest(text: str) -> bool:
+    """Whether it is a digest that can be checked here."""
+    return _DIGEST.fullmatch(text) is not None
+
+
 def check_digest(digest: str) -> str:
     """Raises: InvalidParameter for anything but an algorithm of ALGORITHMS and its hex digits."""
-    if not _DIGEST.fullmatch(digest):
+    if not is_digest(digest):
         raise InvalidParameter(f"unsupported digest {digest!r}: not sha256 or sha512 in hex")
     return digest
 
@@ -129,13 +134,14 @@ class BlobStore:
 
     def check(self, digest: str) -> str:
         """What is wrong with a blob of any size; "" for nothing."""
-        actual = hashlib.sha256()
+        algorithm = check_digest(digest).partition(":")[0]
+        actual = hashlib.new(algorithm)
         try:
             for piece in self.chunks(digest):
                 actual.update(piece)
         except DataLoss as error:
             return "is damaged: " + str(error) if self.has(digest) else "is missing"
-        return "" if f"sha256:{actual.hexdigest()}" == digest else "is damaged"
+        return "" if f"{algorithm}:{actual.hexdigest()}" == digest else "is damaged"
 
     def size_bytes(self, digest: str) -> int:
         """Raises: DataLoss when missing."""

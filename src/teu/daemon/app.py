@@ -22,6 +22,7 @@ from teu.api.routes.exec import ExecRoutes
 from teu.api.routes.images import ImageRoutes
 from teu.api.routes.networks import NetworkRoutes
 from teu.api.routes.system import SystemRoutes
+from teu.api.routes.volume_work import VolumeWorkRoutes
 from teu.api.routes.volumes import VolumeRoutes
 from teu.api.server import ApiServer
 from teu.build.running import Runner
@@ -39,9 +40,11 @@ from teu.container.links import Links
 from teu.container.listing import Listing
 from teu.container.logdrivers import check_log
 from teu.container.looks import Looks
+from teu.container.mounting import Mounter
 from teu.container.plugevents import PlugEvents
 from teu.container.plugs import Plugs
 from teu.container.prune import Pruner
+from teu.container.reach import Reach
 from teu.container.recovery import Recovery
 from teu.container.removal import Remover
 from teu.container.rootfs import RootFilesystems
@@ -51,6 +54,7 @@ from teu.container.stats import Stats
 from teu.container.streams import Streams
 from teu.container.update import Updater
 from teu.container.view import Views
+from teu.container.volumework import VolumeWork
 from teu.daemon.config import DaemonConfig
 from teu.daemon.translate import (
     mirrors,
@@ -76,6 +80,7 @@ from teu.store.events import EventStore
 from teu.store.volumes import VolumeStore
 from teu.system import About, System
 from teu.tasks import TaskOwner
+from teu.volume.plugins import FOLDERS, Plugins
 from teu.volume.service import VolumeService
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -119,15 +124,18 @@ class Daemon:
         recovery.start_wanted()
 
     async def stop(self) -> None:
-        """Ends streams, lets changes under way finish (bounded), leaves containers running."""
+        """Ends streams, cancels builds, lets other changes finish (bounded); containers run on."""
         if self._engine is None or self._db is None:
             return
         services = self._engine.services
         self._engine.events.close()
+        self._engine.lifecycle.close()
+        await self._engine.builds.stop()
         await self._engine.health.close()
         await services.tasks.drain(self._config.shutdown_timeout_s)
         await services.shims.close()
         await services.networks.stop()
+        await services.volumes.close()
         await services.images.close()
         self._db.close()
 
@@ -165,7 +173,11 @@ class Daemon:
             networks=networks,
             etc=EtcFiles(network_config(config), networks),
             volumes=VolumeService(
-                VolumeStore(db), config.data_root / "volumes", containers.using_volume
+                VolumeStore(db),
+                config.data_root / "volumes",
+                containers.using_volume,
+                Plugins([config.exec_root / "plugins", *FOLDERS]),
+                lambda action, name, facts: events.publish("volume", action, name, facts),
             ),
             runtime=runtime,
             shims=ShimService(config.exec_root / "rehearsal"),
@@ -176,12 +188,13 @@ class Daemon:
 
     def _build_engine(self, services: Services, events: EventBus) -> tuple[Engine, Recovery]:
         rootfs = RootFilesystems(services.paths, services.images)
-        remover = Remover(services, rootfs)
+        mounter = Mounter(services)
+        remover = Remover(services, rootfs, mounter)
         health = HealthMonitor(services)
         plug_events = PlugEvents(services)
         exits = Exits(services, remover, health, plug_events)
         links = Links(services)
-        setup = Setup(services, rootfs, links)
+        setup = Setup(services, rootfs, links, mounter)
         builds = self._users.builds = self._build_builder(services, services.etc)
         lifecycle = Lifecycle(services, setup, exits, remover, health, plug_events)
         looks = Looks(services)
@@ -193,22 +206,27 @@ class Daemon:
             streams=Streams(services),
             execs=Execs(services),
             listing=Listing(services.containers, services.images),
-            links=links,
             looks=looks,
             plugs=Plugs(services, events),
+            reach=Reach(services),
             stats=Stats(services),
             pruner=Pruner(services, lifecycle, looks),
             committer=Committer(services, rootfs, lifecycle),
             rootfs=rootfs,
-            archives=Archives(services, Views(rootfs)),
+            archives=Archives(services, Views(rootfs, services.volumes)),
             updater=Updater(services),
+            links=links,
             builds=builds,
             health=health,
             system=System(services, looks, events, self._about),
             registry=self._registry,
+            volume_work=VolumeWork(services, lifecycle),
             remote=RemoteImages(self._registry),
         )
-        return engine, Recovery(services, rootfs, lifecycle, exits, remover, engine.execs, health)
+        recovery = Recovery(
+            services, rootfs, lifecycle, exits, remover, engine.execs, health, mounter
+        )
+        return engine, recovery
 
     def _build_builder(self, services: Services, etc: EtcFiles) -> BuildService:
         assert self._db is not None
@@ -288,6 +306,7 @@ def _routes(engine: Engine) -> list[Route]:
         DistributionRoutes(engine),
         NetworkRoutes(engine),
         VolumeRoutes(engine),
+        VolumeWorkRoutes(engine),
         SystemRoutes(engine),
         BuildRoutes(engine),
         BuildSessionRoutes(engine),

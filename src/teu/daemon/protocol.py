@@ -20,7 +20,7 @@ from teu.errors import InvalidParameter
 
 HEAD_LIMIT_S: Final = 10.0
 HALF_CLOSED_CHECK_S: Final = 1.0
-HALF_CLOSED_TCP_LIMIT_S: Final = 10.0  # over TCP a client that left looks like one that waits
+HALF_CLOSED_TCP_LIMIT_S: Final = 3.0  # over TCP a client that left looks like one that waits
 log = logging.getLogger(__name__)
 
 

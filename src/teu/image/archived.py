@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import msgspec
 from msgspec import Struct, field
 
-from teu.content.blobs import WrongDigest, digest_of
+from teu.content.blobs import WrongDigest, check_digest, digest_of
 from teu.errors import NotFound
 from teu.image.load import METADATA_LIMIT_BYTES, ArchiveContents
 from teu.image.platform import best
@@ -274,6 +274,8 @@ def _not_there(path: str) -> InvalidArchive:
 
 
 def _blob_path(digest: str) -> str:
+    """Raises: InvalidParameter for a digest that could not be checked."""
+    check_digest(digest)
     return "blobs/" + digest.replace(":", "/", 1)
 
 

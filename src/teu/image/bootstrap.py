@@ -3,7 +3,7 @@
     busybox          the host's static busybox (package busybox-static, fetched if it is not there)
     debian:SUITE     debootstrap
 
-Both run here, in the daemon, as root (docs/adr/0011). debootstrap runs packages' scripts in a
+Both run here, in the daemon, as root (docs/adr/0017). debootstrap runs packages' scripts in a
 chroot: it gets mount and process namespaces of its own, which end with it, and it ends with the
 daemon. Source: debootstrap(8), unshare(1), setpriv(1).
 """

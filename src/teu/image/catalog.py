@@ -291,6 +291,7 @@ class Catalog:
                 known.record,
                 manifest_digest=record.manifest_digest or known.record.manifest_digest,
                 tagged_ns=record.tagged_ns,
+                annotations=record.annotations or known.record.annotations,
             )
         image = _image(record, config, self._names)
         meanings = {

@@ -54,7 +54,7 @@ def instant(text: str) -> int:
     try:
         return parse_rfc3339(text)
     except ValueError as error:
-        raise InvalidParameter(f"invalid time {text!r}: {error}") from error
+        raise InvalidParameter(f'failed to parse value as time or duration: "{text}"') from error
 
 
 def tests(filters: Filters, catalog: Catalog) -> list[Test]:

@@ -1,5 +1,6 @@
 """The list of images, filtered."""
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ _LIST_FILTERS = ("dangling", "label", "label!", "before", "since", "reference", 
 
 
 class ImageList:
-    """Answers from memory. Loop's thread."""
+    """Answers from memory, but for manifests. Loop's thread."""
 
     def __init__(self, catalog: Catalog, manifests: Manifests, users: ImageUsers) -> None:
         self._catalog = catalog
@@ -34,7 +35,6 @@ class ImageList:
         *,
         all_: bool = False,
         shared_size: bool = False,
-        manifests: bool = False,
     ) -> list[dict[str, Any]]:
         """Rows for `GET /images/json`, newest first. `shared_size` also counts containers.
         `all_` also has steps on the way to other images, and other platforms of a name.
@@ -59,11 +59,18 @@ class ImageList:
             row = self._row(image, uses) if shared_size else views.summary(image)
             if patterns and not _narrow(row, patterns):
                 continue
-            if manifests:
-                row["Manifests"] = self._manifests.of(image)
-                row["Descriptor"] = self._manifests.descriptor(image)
             rows.append(row)
         return rows
+
+    async def add_manifests(self, rows: list[dict[str, Any]]) -> None:
+        """Gives rows their `Manifests` and `Descriptor`. Reads small files, so others get their
+        turn in between."""
+        for row in rows:
+            image = self._catalog.find(row["Id"])
+            if image is not None:
+                row["Manifests"] = self._manifests.of(image)
+                row["Descriptor"] = self._manifests.descriptor(image)
+            await asyncio.sleep(0)
 
     def _row(self, image: Image, uses: Mapping[str, int]) -> dict[str, Any]:
         layers = self._catalog.layers()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from msgspec import Struct, field
 
-from teu.content.blobs import BlobStore, WrongDigest, digest_of
+from teu.content.blobs import BlobStore, WrongDigest, is_digest
 from teu.errors import SystemFailure
 from teu.image.layers import LayerFiles, StagedLayer
 from teu.sys.archivepath import clean_path
@@ -28,7 +28,6 @@ from teu.sys.tarstream import TarStream
 METADATA_LIMIT_BYTES = 8 << 20
 _ALL_METADATA_LIMIT_BYTES = 64 << 20
 _USTAR_MAGIC = slice(257, 262)
-_BLOB_PREFIX = "blobs/sha256/"
 _MAX_ALIASES = 8
 LayerSeen = Callable[[str, int, int], None]
 
@@ -100,25 +99,30 @@ class _Reader:
         known = self.contents
         if name in known.layers or name in known.metadata or name in known.spooled:
             raise InvalidArchive(f"{name} is in the archive twice")
-        payload = _Payload(stream, lambda done: self._on_layer(name, done, entry.size_bytes))
+        payload = _Payload(stream)
         peeked = Peeked(payload, min(512, entry.payload_bytes))
+        promised = _promised(name)
         if _looks_like_layer(name, peeked.head):
-            digest = self._layer(name, peeked)
+            payload.on_progress = lambda done: self._on_layer(name, done, entry.size_bytes)
+            digest = self._layer(name, peeked, promised)
         else:
-            digest = self._other(name, peeked, entry.payload_bytes)
+            digest = self._other(name, peeked, entry.payload_bytes, promised)
         for _ in _pieces(payload):  # nobody wanted it
             pass
-        if name.startswith(_BLOB_PREFIX) and digest:
-            expected = "sha256:" + name.removeprefix(_BLOB_PREFIX)
-            if digest != expected:
-                raise WrongDigest(expected, digest, f"blob {name} of the archive")
+        if promised and digest != promised:
+            raise WrongDigest(promised, digest, f"blob {name} of the archive")
 
-    def _layer(self, name: str, source: Peeked) -> str:
+    def _layer(self, name: str, source: Peeked, promised: str) -> str:
         """Unpacks it; the digest of a blob."""
-        if not name.startswith(_BLOB_PREFIX) or not detect(source.head):
+        is_compressed = bool(detect(source.head))
+        algorithm = promised.partition(":")[0] or "sha256"
+        if not promised or (not is_compressed and algorithm == "sha256"):
             layer = self.contents.layers[name] = self._files.stage(source)
             return layer.diff_id
-        hashed = Hashed(source)
+        hashed = Hashed(source, algorithm)
+        if not is_compressed:
+            self.contents.layers[name] = self._files.stage(hashed)
+            return hashed.digest
         with self._spooling(name) as write:
             copied = _Copied(hashed, write)
             self.contents.layers[name] = self._files.stage(copied)
@@ -126,17 +130,15 @@ class _Reader:
                 pass
         return hashed.digest
 
-    def _other(self, name: str, source: Source, size_bytes: int) -> str:
-        """Keeps what is not a layer; its digest, "" when it is of no use."""
+    def _other(self, name: str, source: Source, size_bytes: int, promised: str) -> str:
+        """Keeps what is not a layer; the digest of a blob."""
+        hashed = Hashed(source, promised.partition(":")[0] or "sha256")
         if self._has_room(size_bytes):
-            data = self.contents.metadata[name] = b"".join(_pieces(source))
-            return digest_of(data)
-        if not name.startswith(_BLOB_PREFIX):
-            return ""
-        hashed = Hashed(source)
-        with self._spooling(name) as write:
-            for piece in _pieces(hashed):
-                write(piece)
+            self.contents.metadata[name] = b"".join(_pieces(hashed))
+        elif promised:
+            with self._spooling(name) as write:
+                for piece in _pieces(hashed):
+                    write(piece)
         return hashed.digest
 
     def _has_room(self, size_bytes: int) -> bool:
@@ -161,17 +163,18 @@ class _Reader:
 
 
 class _Payload:
-    """A member's payload as a source; tells how far it is."""
+    """A member's payload as a source; tells how far it is, if somebody wants to know."""
 
-    def __init__(self, stream: TarStream, on_progress: Callable[[int], None]) -> None:
+    def __init__(self, stream: TarStream) -> None:
         self._pieces = stream.payload()
-        self._on_progress = on_progress
+        self.on_progress: Callable[[int], None] | None = None
         self._done = 0
 
     def read(self, size: int = -1) -> bytes:
         piece = bytes(next(self._pieces, b""))
         self._done += len(piece)
-        self._on_progress(self._done)
+        if self.on_progress is not None:
+            self.on_progress(self._done)
         return piece
 
 
@@ -191,6 +194,13 @@ class _Copied:
 def _pieces(source: Source) -> Iterator[bytes]:
     while piece := source.read(CHUNK_BYTES):
         yield piece
+
+
+def _promised(name: str) -> str:
+    """The digest that a blob's name promises; "" for other files."""
+    kind, _, rest = name.partition("/")
+    digest = rest.replace("/", ":", 1)
+    return digest if kind == "blobs" and is_digest(digest) else ""
 
 
 def _looks_like_layer(name: str, head: bytes) -> bool:

@@ -77,7 +77,8 @@ class Loader:
         if now < self._progress_due and done_bytes < total_bytes:
             return
         self._progress_due = now + _PROGRESS_INTERVAL_S
-        short = name.removeprefix("blobs/sha256/").partition("/")[0][:_ID_LENGTH]
+        is_blob = name.startswith("blobs/")
+        short = (name.rpartition("/")[2] if is_blob else name.partition("/")[0])[:_ID_LENGTH]
         message = step("Loading layer", short, done_bytes, total_bytes)
         self._loop.call_soon_threadsafe(self._progress, message)
 
@@ -123,7 +124,8 @@ class Loader:
     def _packed_again(self, name: str, digest: str) -> None:
         fd, path = self._stock.blobs.spool()
         try:
-            packed = Hashed(Pieces(self._stock.layers.staged_archive(self._contents.layers[name])))
+            pieces = self._stock.layers.staged_archive(self._contents.layers[name])
+            packed = Hashed(Pieces(pieces), digest.partition(":")[0])
             while piece := packed.read():
                 write_fully(fd, piece)
             if packed.digest != digest:

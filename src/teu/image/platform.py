@@ -24,6 +24,10 @@ _MACHINES = {
     "riscv64": Platform("riscv64", "linux"),
     "loongarch64": Platform("loong64", "linux"),
 }
+_SYSTEMS = frozenset(("linux", "windows", "darwin", "freebsd"))
+_ARCHITECTURES = frozenset(
+    ("386", "amd64", "arm", "arm64", "loong64", "mips64le", "ppc64le", "riscv64", "s390x", "wasm")
+)
 _ALIASES = {
     "x86_64": ("amd64", ""),
     "x86-64": ("amd64", ""),
@@ -66,13 +70,14 @@ def parse_platform(text: str) -> Platform:
         except msgspec.DecodeError as error:
             raise InvalidParameter(f"invalid platform {text}: {error}") from error
     parts = text.split("/")
-    if len(parts) > 3 or not all(_PART.fullmatch(part) for part in parts):
+    is_known = len(parts) > 1 or text.lower() in {*_SYSTEMS, *_ARCHITECTURES, *_ALIASES}
+    if len(parts) > 3 or not is_known or not all(_PART.fullmatch(part) for part in parts):
         raise InvalidParameter(
             f'"{text}": unknown operating system or architecture: invalid argument: '
             "write it as linux/amd64 or linux/arm/v7"
         )
     if len(parts) == 1:
-        if parts[0].lower() in ("linux", "windows", "darwin", "freebsd"):
+        if parts[0].lower() in _SYSTEMS:
             return Platform(host.architecture, parts[0].lower(), variant=host.variant)
         parts = ["linux", parts[0]]
     architecture, variant = _ALIASES.get(parts[1].lower(), (parts[1].lower(), ""))

@@ -220,11 +220,15 @@ class _Push:
         self, image: Image, config: Descriptor, layers: list[Descriptor]
     ) -> tuple[bytes, str]:
         digests = [layer.digest for layer in layers]
+        annotations = image.record.annotations
         for data, manifest in manifests_of(self._stock, image):
             same = [layer.digest for layer in manifest.layers] == digests
+            same = same and (manifest.annotations or {}) == (
+                annotations or manifest.annotations or {}
+            )
             if same and manifest.config.digest == config.digest:
                 return data, manifest.media_type or DOCKER_MANIFEST
-        made = _new_manifest(config, layers)
+        made = _new_manifest(config, layers, annotations)
         return msgspec.json.encode(made), made.media_type
 
     def _index(self, pushed: list[_Pushed]) -> tuple[bytes, str]:
@@ -262,9 +266,11 @@ class _Push:
         )
 
 
-def _new_manifest(config: Descriptor, layers: list[Descriptor]) -> Manifest:
-    """Docker's, unless a layer is of a kind that only OCI's may hold."""
-    is_oci = any(layer.media_type.startswith(_OCI) for layer in layers)
+def _new_manifest(
+    config: Descriptor, layers: list[Descriptor], annotations: dict[str, str]
+) -> Manifest:
+    """Docker's, unless there is something that only OCI's may hold."""
+    is_oci = bool(annotations) or any(layer.media_type.startswith(_OCI) for layer in layers)
     kinds = {DOCKER_LAYER_GZIP: OCI_LAYER_GZIP} if is_oci else {}
     plain = [
         Descriptor(
@@ -274,7 +280,8 @@ def _new_manifest(config: Descriptor, layers: list[Descriptor]) -> Manifest:
     ]
     if is_oci:
         config = Descriptor(OCI_CONFIG, config.digest, config.size)
-    return Manifest(2, config, plain, OCI_MANIFEST if is_oci else DOCKER_MANIFEST)
+    media_type = OCI_MANIFEST if is_oci else DOCKER_MANIFEST
+    return Manifest(2, config, plain, media_type, annotations or None)
 
 
 def manifests_of(stock: Stock, image: Image) -> list[tuple[bytes, Manifest]]:

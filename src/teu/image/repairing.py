@@ -8,11 +8,11 @@ container is mounted on is left alone until the container stops.
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
-from teu.content.blobs import WrongDigest
+from teu.content.blobs import WrongDigest, check_digest
 from teu.errors import Conflict, DataLoss, EngineError, NotFound
 from teu.ids import short
 from teu.image.checking import BLOB, LAYER, NAME, Problem
@@ -27,6 +27,7 @@ from teu.sys.atomicfile import write_fully
 _CONFIG_LIMIT_BYTES = 8 << 20
 _ID = slice(7, 19)
 _HUB = "https://index.docker.io/v1/"  # how clients call Docker Hub in their logins
+Mounted = Callable[[], Mapping[str, str]]
 Logins = Mapping[str, Mapping[str, Any]]
 
 
@@ -38,11 +39,11 @@ class NoSource(NotFound):
 
 
 class Repairer:
-    """Use once per check. `mounted`: chain ids below running containers, and one's id each.
+    """Use once per check. `mounted` tells chain ids below running containers, and one's id each.
     `logins`: by registry, in the API's shape."""
 
     def __init__(
-        self, stock: Stock, downloader: Downloader, mounted: Mapping[str, str], logins: Logins
+        self, stock: Stock, downloader: Downloader, mounted: Mounted, logins: Logins
     ) -> None:
         self._stock = stock
         self._catalog = stock.catalog
@@ -121,7 +122,8 @@ class Repairer:
         """An artifact's."""
         blobs = self._stock.blobs
         fd, path = blobs.spool()
-        actual = hashlib.sha256()
+        algorithm = check_digest(descriptor.digest).partition(":")[0]
+        actual = hashlib.new(algorithm)
 
         def take(data: bytes) -> None:
             write_fully(fd, data)
@@ -132,7 +134,7 @@ class Repairer:
             async with aclosing(self._downloader.registry.blob(name, descriptor, auth)) as chunks:
                 async for chunk in chunks:
                     await self._stock.in_thread_to_the_end(take, chunk)
-            digest = f"sha256:{actual.hexdigest()}"
+            digest = f"{algorithm}:{actual.hexdigest()}"
             if digest != descriptor.digest:
                 raise WrongDigest(descriptor.digest, digest, f"what {name.domain} sent")
             await self._stock.in_thread_to_the_end(blobs.adopt, path, digest)
@@ -166,18 +168,23 @@ class Repairer:
     # --- layers -------------------------------------------------------------------------
 
     async def _layer(self, chain_id: str, progress: Progress) -> str:
-        if (container_id := self._mounted.get(chain_id)) is not None:
-            raise Conflict(
-                f"running container {short(container_id)} uses it: stop the container and check "
-                "again"
-            )
+        self._check_mounted(chain_id)
         records = [r for r in self._catalog.records() if chain_id in r.chain_ids]
         if not records:
             raise NoSource("its image is gone, only containers use it")
         with self._stock.keeping(records[0].chain_ids):
             layer, source = await self._obtain(records, chain_id, progress)
-            await self._stock.replace(records[0].chain_ids, chain_id, layer)
+            await self._stock.replace(
+                records[0].chain_ids, chain_id, layer, lambda: self._check_mounted(chain_id)
+            )
         return source
+
+    def _check_mounted(self, chain_id: str) -> None:
+        if (container_id := self._mounted().get(chain_id)) is not None:
+            raise Conflict(
+                f"running container {short(container_id)} uses it: stop the container and check "
+                "again"
+            )
 
     async def _obtain(
         self, records: list[ImageRecord], chain_id: str, progress: Progress

@@ -38,7 +38,6 @@ from teu.store.images import LayerRow
 from teu.sys.pack import END
 from teu.sys.tarheader import BLOCK, DIRECTORY, Entry, build, padded
 
-_BLOBS = "blobs/sha256/"
 _NAME_ANNOTATION = "io.containerd.image.name"
 _TAG_ANNOTATION = "org.opencontainers.image.ref.name"
 
@@ -111,7 +110,7 @@ class Saver:
 
     def pieces(self) -> Iterator[bytes]:
         """Raises: DataLoss when a layer or config is missing or damaged."""
-        for name in ("blobs/", _BLOBS):
+        for name in ("blobs/", *(f"blobs/{algorithm}/" for algorithm in self._algorithms())):
             yield build(_directory(name))
         for saved in self._images:
             found = []
@@ -135,19 +134,21 @@ class Saver:
             size = self._layers.archive_bytes(row)
             layers.append(Descriptor(OCI_LAYER, row.diff_id, size))
             if self._is_new(row.diff_id):
-                yield build(_regular(_BLOBS + _hex(row.diff_id), size))
+                yield build(_regular(_blob_path(row.diff_id), size))
                 yield from self._layers.archive(row)
                 yield bytes(-size % BLOCK)
         yield from self._blob(image.id, config)
         described = Descriptor(OCI_CONFIG, image.id, len(config))
-        manifest = msgspec.json.encode(Manifest(2, described, layers, OCI_MANIFEST))
+        manifest = msgspec.json.encode(
+            Manifest(2, described, layers, OCI_MANIFEST, image.record.annotations or None)
+        )
         digest = digest_of(manifest)
         yield from self._blob(digest, manifest)
         self._docker.append(
             {
-                "Config": _BLOBS + _hex(image.id),
+                "Config": _blob_path(image.id),
                 "RepoTags": _tags(saved) if image is saved.variants[0] else None,
-                "Layers": [_BLOBS + _hex(layer.digest) for layer in layers],
+                "Layers": [_blob_path(layer.digest) for layer in layers],
                 "LayerSources": {layer.digest: msgspec.to_builtins(layer) for layer in layers},
             }
         )
@@ -159,21 +160,27 @@ class Saver:
         for digest in self._contents[image.id]:
             if self._is_new(digest):
                 size = self._blobs.size_bytes(digest)
-                yield build(_regular(_BLOBS + _hex(digest), size))
+                yield build(_regular(_blob_path(digest), size))
                 yield from self._checked(digest, size)
                 yield bytes(-size % BLOCK)
         data = self._blobs.read(image.id)
         media_type = parse_manifest(data).media_type or OCI_MANIFEST
         return Descriptor(media_type, image.id, len(data), artifact_type=image.record.artifact_type)
 
+    def _algorithms(self) -> list[str]:
+        """Of all digests in the archive; sha256 always."""
+        used = {digest.partition(":")[0] for found in self._contents.values() for digest in found}
+        return sorted({"sha256", *used})
+
     def _checked(self, digest: str, size_bytes: int) -> Iterator[bytes]:
-        actual = hashlib.sha256()
+        algorithm = digest.partition(":")[0]
+        actual = hashlib.new(algorithm)
         done = 0
         for piece in self._blobs.chunks(digest):
             actual.update(piece)
             done += len(piece)
             yield piece
-        if f"sha256:{actual.hexdigest()}" != digest or done != size_bytes:
+        if f"{algorithm}:{actual.hexdigest()}" != digest or done != size_bytes:
             raise DataLoss(f"blob {digest} is damaged: pull or load its artifact again")
 
     def _described(self, saved: SavedImage, found: list[Descriptor]) -> Iterator[bytes]:
@@ -200,7 +207,7 @@ class Saver:
 
     def _blob(self, digest: str, data: bytes) -> Iterator[bytes]:
         if self._is_new(digest):
-            yield from self._file(_BLOBS + _hex(digest), data)
+            yield from self._file(_blob_path(digest), data)
 
     def _is_new(self, digest: str) -> bool:
         if digest in self._written:
@@ -239,6 +246,10 @@ def _directory(name: str) -> Entry:
     entry = Entry(name.encode(), DIRECTORY)
     entry.mode = 0o755
     return entry
+
+
+def _blob_path(digest: str) -> str:
+    return "blobs/" + digest.replace(":", "/", 1)
 
 
 def _hex(digest: str) -> str:

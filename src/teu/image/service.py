@@ -164,10 +164,13 @@ class ImageService:
         *,
         all_: bool = False,
         shared_size: bool = False,
-        manifests: bool = False,
     ) -> list[dict[str, Any]]:
         """See ImageList."""
-        return self._list.rows(filters, all_=all_, shared_size=shared_size, manifests=manifests)
+        return self._list.rows(filters, all_=all_, shared_size=shared_size)
+
+    async def add_manifests(self, rows: list[dict[str, Any]]) -> None:
+        """See ImageList."""
+        await self._list.add_manifests(rows)
 
     def inspect(self, ref: str, *, platform: str = "", manifests: bool = False) -> dict[str, Any]:
         """`GET /images/{name}/json`. Raises: NoSuchImage, NoSuchVariant."""
@@ -426,7 +429,7 @@ class ImageService:
         """
         users = self._users
         checker = Checker(self._stock, set(users.layers_in_use()), progress)
-        repairer = Repairer(self._stock, self._downloader, users.layers_mounted(), logins or {})
+        repairer = Repairer(self._stock, self._downloader, users.layers_mounted, logins or {})
         async for problem in checker.problems():
             if repair:
                 await repairer.repair(problem, progress)

@@ -10,14 +10,14 @@ leaves layers that no image uses; `collect` removes them, as it does after a fai
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from teu.clock import now_ns
 from teu.content.blobs import BlobStore, digest_of
-from teu.errors import DataLoss
+from teu.errors import Conflict, DataLoss
 from teu.image.catalog import Catalog
 from teu.image.inflight import finished
 from teu.image.layers import LayerFiles, StagedLayer
@@ -118,11 +118,19 @@ class Stock:
         self.catalog.add_layer(row)
         return row
 
-    async def replace(self, chain: Sequence[str], chain_id: str, layer: StagedLayer) -> None:
-        """A staged layer takes the place of a lost or damaged one of the stack `chain`, which is
-        being kept. Durable on return; the old directory goes afterwards.
+    async def replace(
+        self,
+        chain: Sequence[str],
+        chain_id: str,
+        layer: StagedLayer,
+        check: Callable[[], None],
+    ) -> None:
+        """A staged layer takes the place of a lost or damaged one of the stack `chain`, which the
+        caller is keeping. Durable on return; the old directory goes afterwards. `check` may refuse
+        at the last moment: nothing may be mounted on the old directory then.
 
-        Raises: SystemFailure; then the staged layer is gone and the old one as it was.
+        Raises: SystemFailure, Conflict when somebody else keeps the layer, too; what `check`
+        raises. Then the staged layer is gone and the old one as it was.
         """
         below = list(chain[: chain.index(chain_id)])
         async with Transaction("replace layer") as tx:
@@ -131,6 +139,9 @@ class Stock:
             parents = [row.directory for row in rows if row is not None]
             directory = await self.in_thread_to_the_end(self.layers.settle, layer, parents)
             await self.in_thread_to_the_end(self.layers.sync)
+            check()
+            if self._leases[chain_id] > 1:
+                raise Conflict("something that is under way uses it: check again later")
             tx.commit()
         old = self.catalog.layers().get(chain_id)
         parent = below[-1] if below else ""
@@ -164,6 +175,7 @@ class Stock:
         manifests: Sequence[bytes] = (),
         index_digest: str = "",
         parent_id: str = "",
+        annotations: Mapping[str, str] | None = None,
     ) -> Image:
         """Stores an image whose layers are all registered; `manifests` are kept with it, the
         last one is the image's own. With the digest of the index it comes from, it joins the
@@ -185,6 +197,7 @@ class Stock:
                 parent_id=parent_id,
                 stored_ns=now_ns(),
                 tagged_ns=now_ns(),
+                annotations=dict(annotations or {}),
             )
             return self.catalog.add(
                 record, config, names=names, blobs=blobs, index_digest=index_digest

@@ -4,7 +4,7 @@ Layers are registered as they are made, so that steps which follow find them; th
 after `sync`, and kept from `collect` by whoever holds `keeping` or lists them as in use.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from teu.image.making import EMPTY_DIFF_ID
@@ -67,11 +67,18 @@ class Workshop:
         return self._stock.layers.archive(row)
 
     async def store(
-        self, config_data: bytes, names: Iterable[Reference], *, index_digest: str = ""
+        self,
+        config_data: bytes,
+        names: Iterable[Reference],
+        *,
+        index_digest: str = "",
+        annotations: Mapping[str, str] | None = None,
     ) -> Image:
         """An image of layers that are there; with `index_digest` its names go on meaning the
         images of other platforms that were stored with the same. Raises: DataLoss, SystemFailure.
         """
         config = parse_config(config_data)
         with self._stock.keeping(chain_ids(config.rootfs.diff_ids)):
-            return await self._stock.store(config, config_data, names, index_digest=index_digest)
+            return await self._stock.store(
+                config, config_data, names, index_digest=index_digest, annotations=annotations
+            )

@@ -137,7 +137,10 @@ class ImageOptions(Wire, omit_defaults=True):
 
 
 class Mount(Wire, omit_defaults=True):
-    """One `--mount`. `type` is bind, volume, tmpfs or image."""
+    """One `--mount`. `type` is bind, volume, tmpfs or image.
+
+    Docker does not know `chown` and `id_map` (docs/volumes.md, "Whose files are these").
+    """
 
     type: str = ""
     source: str = ""
@@ -148,6 +151,8 @@ class Mount(Wire, omit_defaults=True):
     volume_options: VolumeOptions | None = None
     tmpfs_options: TmpfsOptions | None = None
     image_options: ImageOptions | None = None
+    chown: bool = False
+    id_map: str = ""
 
 
 class HostConfig(Wire):

@@ -28,6 +28,8 @@ class MountPoint(Struct, kw_only=True):
 
     `type`: bind, volume, tmpfs, image. `name` is the volume's. `mode` is the text after the last
     colon of `-v`. `options` are mount(8) words for the runtime (`rbind`, `ro`, `size=…`).
+    `anonymous`: a volume that nobody named, neither for this mount nor before. `id_map`: ranges
+    of owners, or "auto". `layers`: chain ids of an image's, topmost last.
     """
 
     type: str
@@ -44,6 +46,11 @@ class MountPoint(Struct, kw_only=True):
     nocopy: bool = False  # volume: do not fill it from the image
     create_source: bool = False  # bind: make a missing source at start
     labels: dict[str, str] = field(default_factory=dict)  # of a volume made for this mount
+    driver_options: dict[str, str] = field(default_factory=dict)  # the same
+    chown: bool = False
+    id_map: str = ""
+    image_id: str = ""
+    layers: list[str] = field(default_factory=list)
 
 
 class HealthResult(Struct, kw_only=True):

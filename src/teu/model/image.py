@@ -129,6 +129,7 @@ class ImageRecord(Struct, kw_only=True):
     stored_ns: int = 0
     tagged_ns: int = 0
     artifact_type: str = ""  # not an image: something else that registries and archives carry
+    annotations: dict[str, str] = field(default_factory=dict)  # for its manifest
 
 
 class Image(Struct, kw_only=True, frozen=True):

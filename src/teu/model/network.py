@@ -12,6 +12,7 @@ from teu.model.config import Wire
 BRIDGE, HOST, NONE = "bridge", "host", "none"  # the networks every daemon has, by name
 PREDEFINED = (BRIDGE, HOST, NONE)
 SHORT_ID = 12  # characters of a container's id that are also a name of it
+VXLAN, MACVLAN, IPVLAN = "vxlan", "macvlan", "ipvlan"  # drivers, beside BRIDGE and HOST
 NULL_DRIVER = "null"  # the driver of the network `none`
 
 
@@ -72,13 +73,18 @@ class NetworkRecord(Struct, kw_only=True):
     ipam_options: dict[str, str] | None = None
     config: NetworkCreate | None = None  # what a configuration-only network stands for
     config_from: str = ""  # the name of such a network that this one was made from
-    link: str = ""  # the bridge's interface name
+    link: str = ""  # the bridge's interface name; that of the parent of macvlan and ipvlan
     link_is_ours: bool = True  # made by us, so removed with the network
 
     def pool(self, version: int) -> IPAMConfig | None:
         """Of IPv4 (4) or IPv6 (6); None where the network has none."""
         colon = version == 6
         return next((one for one in self.pools if (":" in one.subnet) == colon), None)
+
+    @property
+    def is_bridged(self) -> bool:
+        """Its containers meet on a bridge of this host, behind our firewall."""
+        return self.driver in (BRIDGE, VXLAN)
 
     @property
     def config_only(self) -> bool:
@@ -122,6 +128,7 @@ class EndpointRecord(Struct, kw_only=True):
     address6: str = ""  # as `address`, `prefix` and `gateway`; empty without IPv6
     prefix6: int = 0
     gateway6: str = ""
+    is_direct: bool = False  # packets to everywhere need no gateway (ipvlan l3)
     link_locals: list[str] = field(default_factory=list)  # more addresses, chosen by the user
     sysctls: dict[str, str] = field(default_factory=dict)  # `net.ipv4.conf.eth0.forwarding`
 

@@ -8,116 +8,23 @@ import os
 import socket
 from collections.abc import Sequence
 from functools import partial
-from ipaddress import ip_address, ip_interface, ip_network
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
 from typing import Final
 
-from teu.errors import InvalidParameter, SystemFailure
+from teu.errors import SystemFailure
 from teu.model.network import EndpointRecord, NetworkRecord, PublishedPort
-from teu.network.firewall import ISOLATED, NAT, ROUTED, UNPROTECTED, BridgeRules
-from teu.network.ipam import mac_of, parse_address
+from teu.network.bridge_options import OPTION_ICC, gateway_interfaces, option_flag, option_mtu
+from teu.network.inside import configure, interfaces
+from teu.network.ipam import mac_of
 from teu.network.kernel import HostLinks, read_sysctl, set_sysctl
-from teu.sys import netlink, netns
+from teu.sys import netlink
 from teu.sys.conntrack import Conntrack, Flow
-from teu.sys.netlink import IPAddress, IPInterface, Link, Netlink
-from teu.sys.netlink_socket import Request
+from teu.sys.netlink import IPAddress, Link, Netlink
 from teu.sys.syscalls import os_errors
 
-OPTION_NAME: Final = "com.docker.network.bridge.name"
-OPTION_ICC: Final = "com.docker.network.bridge.enable_icc"
-OPTION_MASQUERADE: Final = "com.docker.network.bridge.enable_ip_masquerade"
-OPTION_HOST_IP: Final = "com.docker.network.bridge.host_binding_ipv4"
-OPTION_DEFAULT: Final = "com.docker.network.bridge.default_bridge"
-OPTION_MTU: Final = "com.docker.network.driver.mtu"
-OPTION_MODES: Final = {
-    4: "com.docker.network.bridge.gateway_mode_ipv4",
-    6: "com.docker.network.bridge.gateway_mode_ipv6",
-}
-OPTION_SOURCES: Final = {4: "com.docker.network.host_ipv4", 6: "com.docker.network.host_ipv6"}
-_EVERYWHERE: Final = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
 _LINK_LOCAL: Final = ip_interface("fe80::1/64")  # of bridges with IPv6, as Docker's
-_IPV6_CONF: Final = Path("/proc/sys/net/ipv6/conf")
 log = logging.getLogger(__name__)
-
-
-def option_flag(record: NetworkRecord, option: str, default: bool = True) -> bool:
-    """Raises: InvalidParameter."""
-    text = record.options.get(option, "").lower()
-    if text in ("", "1", "t", "true", "0", "f", "false"):
-        return text in ("1", "t", "true") if text else default
-    raise InvalidParameter(f"invalid value {text!r} for network option {option}: use true or false")
-
-
-def option_mtu(record: NetworkRecord) -> int:
-    """0 if it is not asked for. Raises: InvalidParameter."""
-    text = record.options.get(OPTION_MTU, "") or "0"
-    if not text.isdigit() or not (text == "0" or 68 <= int(text) <= 65535):
-        raise InvalidParameter(f"invalid value {text!r} for network option {OPTION_MTU}")
-    return int(text)
-
-
-def option_mode(record: NetworkRecord, version: int) -> str:
-    """How the network meets the world: nat, nat-unprotected, routed, isolated.
-
-    Raises: InvalidParameter.
-    """
-    option = OPTION_MODES[version]
-    mode = record.options.get(option) or NAT
-    if mode not in (NAT, UNPROTECTED, ROUTED, ISOLATED):
-        raise InvalidParameter(
-            f"unknown gateway mode {mode} in {option}: use {NAT}, {UNPROTECTED}, {ROUTED} or "
-            f"{ISOLATED}"
-        )
-    if mode == ISOLATED and not record.internal:
-        raise InvalidParameter(
-            f"gateway mode 'isolated' can only be used for an internal network ({option}): "
-            "add --internal"
-        )
-    return mode
-
-
-def option_sources(record: NetworkRecord) -> tuple[str, ...]:
-    """Addresses of the host under which packets leave. Raises: InvalidParameter."""
-    found = []
-    for version, option in OPTION_SOURCES.items():
-        if text := record.options.get(option):
-            address = parse_address(text, f"address in {option}")
-            if address.version != version:
-                raise InvalidParameter(f"{text} in {option} is no IPv{version} address")
-            found.append(str(address))
-    return tuple(found)
-
-
-def gateway_interfaces(record: NetworkRecord) -> list[IPInterface]:
-    """The bridge's own addresses, those of the gateways; none of an isolated network."""
-    networks = ((pool.gateway, ip_network(pool.subnet)) for pool in record.pools)
-    return [
-        ip_interface(f"{gateway}/{subnet.prefixlen}")
-        for gateway, subnet in networks
-        if option_mode(record, subnet.version) != ISOLATED
-    ]
-
-
-def route_requests(record: EndpointRecord, versions: set[int]) -> list[Request]:
-    """Requests for inside the sandbox: everything goes by this endpoint."""
-    gateways = ((4, record.gateway), (6, record.gateway6))
-    return [
-        netlink.add_route(_EVERYWHERE[version], gateway=ip_address(gateway))
-        for version, gateway in gateways
-        if gateway and version in versions
-    ]
-
-
-def firewall_rules(record: NetworkRecord) -> BridgeRules:
-    return BridgeRules(
-        link=record.link,
-        subnets=tuple(pool.subnet for pool in record.pools),
-        icc=option_flag(record, OPTION_ICC),
-        masquerade=option_flag(record, OPTION_MASQUERADE),
-        internal=record.internal,
-        modes={version: option_mode(record, version) for version in OPTION_MODES},
-        sources=option_sources(record),
-    )
 
 
 class BridgeDriver:
@@ -125,9 +32,11 @@ class BridgeDriver:
 
     `guarded`: firewall rules keep the bridges' packets from 127.0.0.0/8, so `route_localnet` may be
     on, which published ports on 127.0.0.1 need. The rules must be written before `ensure`.
+    `owner` is noted on each bridge made, for `remove_strays`.
     """
 
-    def __init__(self, host: HostLinks, mtu: int, *, guarded: bool) -> None:
+    def __init__(self, host: HostLinks, mtu: int, *, guarded: bool, owner: str) -> None:
+        self._owner = owner
         self._host = host
         self._mtu = mtu
         self._guarded = guarded
@@ -191,16 +100,41 @@ class BridgeDriver:
             # Looking at a link makes the kernel act on its carrier now (rtnl_getlink). Otherwise a
             # work queue does, later, and until then the bridge drops the container's first packets:
             # a second is lost to the repeated ARP request.
-            link = inside.link(endpoint.link)
+            inside.link(endpoint.link)
             self._host.link(endpoint.host_link)
-            if link is None:
-                raise SystemFailure(f"link {endpoint.link} did not appear in {sandbox}")
-            if endpoint.address6 or endpoint.sysctls:
-                netns.run_inside(sandbox, partial(_set_up_inside, endpoint))
-            requests = [netlink.add_address(link.index, one) for one in _interfaces(endpoint)]
-            inside.run(*requests, *route_requests(endpoint, default_routes))
+            configure(endpoint, sandbox, inside, default_routes)
 
-    def unplug(self, endpoint: EndpointRecord) -> None:
+    def made(self, link: Link) -> bool:
+        """Whether a link is a bridge that this daemon, or an earlier one in its place, made."""
+        return link.kind == "bridge" and link.alias == self._owner
+
+    def remove_strays(self, known: set[str]) -> None:
+        """Bridges of ours that no network has: the data that knew them was removed, or lost.
+
+        Raises: SystemFailure.
+        """
+        with os_errors("bridges of networks that are gone"):
+            for link in self._host.links():
+                if self.made(link) and link.name not in known:
+                    log.warning("removing bridge %s, which belongs to no network", link.name)
+                    self._host.run(netlink.delete_link(link.name))
+
+    def follow_mtu(self, record: NetworkRecord, endpoints: Sequence[EndpointRecord]) -> int:
+        """Gives bridge and host-side links the MTU that the host's default route has now.
+
+        Returns: that MTU if it is another one than before (the inner sides need it), else 0.
+        Raises: SystemFailure.
+        """
+        mtu = self._wanted_mtu(record)
+        if not record.link_is_ours or mtu == self._mtus.get(record.link):
+            return 0
+        with os_errors(f"MTU of network {record.name}"):
+            links = [record.link, *(one.host_link for one in endpoints)]
+            self._host.run(*(netlink.set_link(link, mtu=mtu) for link in links))
+        self._mtus[record.link] = mtu
+        return mtu
+
+    def unplug(self, endpoint: EndpointRecord, inside: Netlink) -> None:
         """Removes the pair (blocks for a grace period). Accepts "never there"."""
         with os_errors(f"endpoint of {endpoint.container_name}"):
             self._host.run(netlink.delete_link(endpoint.host_link))
@@ -258,10 +192,11 @@ class BridgeDriver:
             self._host.run(netlink.set_bridge_port(index, isolated=not filtered))
 
     def _create(self, record: NetworkRecord) -> Link:
-        mtu = self._wanted_mtu(record)
+        mtu = self._mtus[record.link] = self._wanted_mtu(record)
         mac = mac_of(ip_address(record.pools[0].gateway))
         self._host.run(
             netlink.create_bridge(record.link, mac=mac, mtu=mtu),
+            netlink.set_alias(record.link, self._owner),
             netlink.without_ipv6_autoconf(record.link),
         )
         link = self._host.link(record.link)
@@ -294,17 +229,11 @@ class BridgeDriver:
                 netlink.without_ipv6_autoconf(endpoint.host_link),
                 netlink.set_link(endpoint.host_link, up=True),
                 # An earlier holder of the address may have had another MAC.
-                *(netlink.forget_neighbour(master, one.ip) for one in _interfaces(endpoint)),
+                *(netlink.forget_neighbour(master, one.ip) for one in interfaces(endpoint)),
             )
         finally:
             os.close(netns_fd)
         self.separate(record, endpoint)
-
-
-def _interfaces(endpoint: EndpointRecord) -> list[IPInterface]:
-    found = ((endpoint.address, endpoint.prefix), (endpoint.address6, endpoint.prefix6))
-    own = [ip_interface(f"{address}/{prefix}") for address, prefix in found if address]
-    return own + [ip_interface(one) for one in endpoint.link_locals]
 
 
 def _enable_ipv6(record: NetworkRecord) -> None:
@@ -312,23 +241,6 @@ def _enable_ipv6(record: NetworkRecord) -> None:
     why = f"IPv6 of network {record.name}"
     set_sysctl(f"ipv6/conf/{record.link}/disable_ipv6", "0", why)
     set_sysctl(f"ipv6/conf/{record.link}/accept_ra", "0", why)
-
-
-def _set_up_inside(endpoint: EndpointRecord) -> None:
-    """In the sandbox, whose new links have IPv6 switched off; then what the user asked for.
-
-    A link's name may contain dots, so the sysctl's own are replaced around it.
-    """
-    if endpoint.address6:
-        (_IPV6_CONF / endpoint.link / "accept_ra").write_text("0")
-        (_IPV6_CONF / endpoint.link / "disable_ipv6").write_text("0")
-    for name, value in endpoint.sysctls.items():
-        kind, key = name.split(f".{endpoint.link}.")
-        path = Path("/proc/sys", *kind.split("."), endpoint.link, key)
-        try:
-            path.write_text(value)
-        except OSError as error:
-            raise InvalidParameter(f"cannot set {name} to {value}: {error.strerror}") from error
 
 
 def _is_stale(container: IPAddress, own: set[IPAddress], flow: Flow) -> bool:

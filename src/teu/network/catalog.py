@@ -20,7 +20,7 @@ from teu.model.network import (
     NetworkCreate,
     NetworkRecord,
 )
-from teu.network import bridge, ipam
+from teu.network import bridge_options, drivers, ipam
 from teu.network.config import NetworkConfig
 from teu.network.errors import (
     AmbiguousNetwork,
@@ -36,8 +36,6 @@ from teu.store.networks import NetworkNameTaken
 from teu.sys.netlink import IPNetwork
 
 _NAME: Final = re.compile(r"[^\x00-\x1f/]*[^\x00-\x1f/\s][^\x00-\x1f/]*")
-_LINK_NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,14}")
-_LATER_DRIVERS: Final = ("macvlan", "ipvlan", "vxlan", "overlay")
 
 
 class Catalog:
@@ -69,7 +67,8 @@ class Catalog:
         return list(self._records.values())
 
     def bridges(self) -> list[NetworkRecord]:
-        return [record for record in self._records.values() if record.driver == BRIDGE]
+        """Networks behind our firewall, which have a bridge."""
+        return [record for record in self._records.values() if record.is_bridged]
 
     def get(self, ref: str) -> NetworkRecord:
         """By id, name, or the start of an id. Raises: NoSuchNetwork, AmbiguousNetwork."""
@@ -90,7 +89,8 @@ class Catalog:
         return self._addresses[network_id, version]
 
     def links(self) -> set[str]:
-        return {record.link for record in self._records.values() if record.link}
+        """Of the bridges: what the host routes there is our own."""
+        return {record.link for record in self.bridges()}
 
     def plan(self, request: NetworkCreate, routed: Iterable[IPNetwork]) -> NetworkRecord:
         """The record of a network to be made; `routed` is what the host reaches.
@@ -113,7 +113,7 @@ class Catalog:
             id=network_id,
             name=request.name,
             created_ns=now_ns(),
-            driver=BRIDGE,
+            driver=BRIDGE if request.driver in ("", "default") else request.driver,
             internal=request.internal,
             attachable=request.attachable,
             enable_ipv4=request.enable_ipv4 is not False,
@@ -124,9 +124,12 @@ class Catalog:
             labels=dict(request.labels or {}),
             ipam_options=request.ipam.options if request.ipam else None,
             config_from=config_from,
-            link=options.get(bridge.OPTION_NAME) or f"br-{network_id[:12]}",
         )
-        self._check_options(record)
+        record.link = drivers.link_of(record)
+        drivers.check(record)
+        self._check_link(record)
+        if not record.is_bridged:  # its addresses are those of the network outside
+            routed = ()
         record.pools = [
             self._pool(version, asked.get(version), routed)
             for version, enabled in ((4, record.enable_ipv4), (6, record.enable_ipv6))
@@ -197,14 +200,14 @@ class Catalog:
         )
         record.link = config.bridge
         record.options = {
-            bridge.OPTION_DEFAULT: "true",
-            bridge.OPTION_ICC: str(config.icc).lower(),
-            bridge.OPTION_MASQUERADE: str(config.ip_masq).lower(),
-            bridge.OPTION_HOST_IP: config.default_host_ip,
-            bridge.OPTION_NAME: config.bridge,
+            bridge_options.OPTION_DEFAULT: "true",
+            bridge_options.OPTION_ICC: str(config.icc).lower(),
+            bridge_options.OPTION_MASQUERADE: str(config.ip_masq).lower(),
+            bridge_options.OPTION_HOST_IP: config.default_host_ip,
+            bridge_options.OPTION_NAME: config.bridge,
         }
         if config.mtu:
-            record.options[bridge.OPTION_MTU] = str(config.mtu)
+            record.options[bridge_options.OPTION_MTU] = str(config.mtu)
         record.pools = [self._bridge_pool(record.pools, "" if stored else present, routed)]
         return record
 
@@ -246,19 +249,15 @@ class Catalog:
         if route := ipam.overlapping(subnet, routed):
             raise SubnetTaken(str(subnet), f"a route or resolver of this host, {route}")
 
-    def _check_options(self, record: NetworkRecord) -> None:
-        bridge.option_mtu(record)
-        bridge.option_sources(record)
-        for version in bridge.OPTION_MODES:
-            bridge.option_mode(record, version)
-        for option in (bridge.OPTION_ICC, bridge.OPTION_MASQUERADE):
-            bridge.option_flag(record, option)
-        if not _LINK_NAME.fullmatch(record.link):
-            raise InvalidParameter(
-                f"invalid bridge name {record.link!r}: at most 15 letters, digits, '.', '_', '-'"
-            )
-        if record.link in self.links():
-            raise InvalidParameter(f"bridge name {record.link} already belongs to another network")
+    def _check_link(self, record: NetworkRecord) -> None:
+        for other in self._records.values():
+            if other.link != record.link:
+                continue
+            if record.is_bridged:
+                raise InvalidParameter(
+                    f"bridge name {record.link} already belongs to another network, {other.name}"
+                )
+            raise Forbidden(f"network {other.name} is already using parent interface {record.link}")
 
 
 def _check_request(request: NetworkCreate) -> None:
@@ -269,14 +268,17 @@ def _check_request(request: NetworkCreate) -> None:
             f"invalid network name {request.name!r}: it must not be empty, nor contain '/' or "
             "control characters"
         )
-    if request.driver in _LATER_DRIVERS:
-        raise NotImplementedYet(f"network driver {request.driver} is not there yet; use bridge")
+    if request.driver == "overlay":
+        raise NotImplementedYet(
+            "the overlay driver needs a swarm, which this engine has not; the vxlan driver "
+            "connects hosts that are told each other's addresses"
+        )
     if request.driver in (HOST, NULL_DRIVER):
         raise OnlyOneInstance(request.driver)
-    if request.driver not in ("", BRIDGE, "default"):
+    if request.driver not in ("", "default", *drivers.NAMES):
         raise InvalidParameter(
             f"could not find plugin {request.driver} in v1 plugin registry: plugin not found; "
-            "the network drivers are bridge, host and null"
+            f"the network drivers are {', '.join(drivers.NAMES)}, host and null"
         )
     if request.ingress or request.scope not in ("", "local"):
         raise Forbidden(
@@ -304,7 +306,7 @@ def _asked_pools(request: NetworkCreate) -> dict[int, IPAMConfig]:
         version = ipam.parse_network(pool.subnet, "subnet").version
         if version in found:
             raise InvalidParameter(
-                f"bridge networks have one IPv{version} subnet; give --subnet once for each of "
+                f"a network has one IPv{version} subnet; give --subnet once for each of "
                 "IPv4 and IPv6"
             )
         found[version] = pool

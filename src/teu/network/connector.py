@@ -16,9 +16,9 @@ from teu.errors import EngineError, InvalidParameter, SystemFailure
 from teu.ids import new_id, short
 from teu.model.config import EndpointIPAMConfig, EndpointSettings
 from teu.model.network import BRIDGE, PREDEFINED, EndpointRecord, NetworkRecord, PublishedPort
-from teu.network import options, ports
-from teu.network.bridge import BridgeDriver, route_requests
+from teu.network import children, options, ports
 from teu.network.catalog import Catalog
+from teu.network.drivers import Drivers
 from teu.network.endpoints import EndpointTable
 from teu.network.errors import (
     AddressInUse,
@@ -28,6 +28,7 @@ from teu.network.errors import (
     NotConnected,
 )
 from teu.network.firewall import Firewall
+from teu.network.inside import route_requests
 from teu.network.ipam import AddressPool, mac_of, parse_address
 from teu.network.kernel import Worker
 from teu.network.names import Names
@@ -50,7 +51,7 @@ class Connector:
         catalog: Catalog,
         endpoints: EndpointTable,
         sandboxes: Sandboxes,
-        driver: BridgeDriver,
+        drivers: Drivers,
         firewall: Firewall | None,
         worker: Worker,
         names: Names,
@@ -58,7 +59,7 @@ class Connector:
         self._catalog = catalog
         self._endpoints = endpoints
         self._sandboxes = sandboxes
-        self._driver = driver
+        self._drivers = drivers
         self._firewall = firewall
         self._worker = worker
         self._names = names
@@ -86,14 +87,14 @@ class Connector:
                 "network-scoped alias is supported only for containers in user defined networks"
             )
         async with Transaction("connect", short(container_id)) as tx:
-            record = self._reserve(container_id, name, network, settings)
+            record = await self._reserve_soon(container_id, name, network, settings)
             record.hostname = hostname
             tx.on_rollback("address", lambda: self._free_addresses(record))
             tx.on_rollback("endpoint row", lambda: self._endpoints.remove(record))
             wins = {v for v in (4, 6) if self._gateway_endpoint(container_id, v, record) is record}
             self._endpoints.save(record)
-            if network.driver == BRIDGE:
-                tx.on_rollback("link", lambda: self._worker.run(self._driver.unplug, record))
+            if self._drivers.find(network):
+                tx.on_rollback("link", lambda: self._worker.run(self._unplug, network, record))
                 await self._worker.run(self._plug, network, record, wins)
             self._names.joined(record)
             tx.commit()
@@ -136,8 +137,8 @@ class Connector:
         led = {v for v in (4, 6) if self._gateway_endpoint(container_id, v) is record}
         self._names.left(record)
         await self._close_ports([record])
-        if network.driver == BRIDGE:
-            await self._worker.run(self._driver.unplug, record)
+        if self._drivers.find(network):
+            await self._worker.run(self._unplug, network, record)
         self._forget(record)
         heirs = [heir for v in led if (heir := self._gateway_endpoint(container_id, v))]
         if heirs:
@@ -205,6 +206,17 @@ class Connector:
     def close(self) -> None:
         self._ports.close()
 
+    async def _reserve_soon(
+        self, container_id: str, name: str, network: NetworkRecord, settings: EndpointSettings
+    ) -> EndpointRecord:
+        """`_reserve`, which waits for a holder of the address that is about to let go."""
+        while True:
+            try:
+                return self._reserve(container_id, name, network, settings)
+            except AddressInUse as error:
+                if not await self._let_go_soon(error.container_id):
+                    raise
+
     def _reserve(
         self, container_id: str, name: str, network: NetworkRecord, settings: EndpointSettings
     ) -> EndpointRecord:
@@ -217,9 +229,10 @@ class Connector:
             aliases=list(settings.aliases or []),
             links=list(settings.links or []),
         )
-        if network.driver != BRIDGE:
+        if self._drivers.find(network) is None:
             return record
-        record.host_link = f"veth{record.id[:_HOST_LINK_DIGITS]}"
+        if network.is_bridged:
+            record.host_link = f"veth{record.id[:_HOST_LINK_DIGITS]}"
         options.apply(record, network, settings, self._endpoints.of_container(container_id))
         try:
             self._take_addresses(network, settings, record)
@@ -233,16 +246,18 @@ class Connector:
         self, network: NetworkRecord, settings: EndpointSettings, record: EndpointRecord
     ) -> None:
         asked = settings.ipam_config or EndpointIPAMConfig()
+        record.is_direct = children.is_direct(network) and not network.internal
+        has_none = network.internal or record.is_direct
         if network.pool(4):
             pool = self._catalog.addresses(network.id, 4)
             record.address = str(self._take_address(network, pool, asked.ipv4_address))
             record.prefix = pool.subnet.prefixlen
-            record.gateway = "" if network.internal else str(pool.gateway)
+            record.gateway = "" if has_none else str(pool.gateway)
         if network.pool(6):
             pool = self._catalog.addresses(network.id, 6)
             record.address6 = str(self._take_address(network, pool, asked.ipv6_address))
             record.prefix6 = pool.subnet.prefixlen
-            record.gateway6 = "" if network.internal else str(pool.gateway)
+            record.gateway6 = "" if has_none else str(pool.gateway)
         elif asked.ipv6_address and network.name == BRIDGE:
             raise InvalidParameter(_NOT_ON_BRIDGE)
 
@@ -267,14 +282,15 @@ class Connector:
                 f"configured subnet contains IP address {address}; use one in {pool.subnet}"
             )
         if not pool.hold(address):
-            raise AddressInUse(asked, self._holder_of(network, asked))
+            raise self._in_use(network, str(address))
         return address
 
-    def _holder_of(self, network: NetworkRecord, address: str) -> str:
+    def _in_use(self, network: NetworkRecord, address: str) -> AddressInUse:
         for record in self._endpoints.of_network(network.id):
             if address in (record.address, record.address6):
-                return f"container {record.container_name}"
-        return f"network {network.name} itself"
+                holder = f"container {record.container_name}"
+                return AddressInUse(address, holder, record.container_id)
+        return AddressInUse(address, f"network {network.name} itself")
 
     def _free_addresses(self, record: EndpointRecord) -> None:
         for address in _addresses(record):
@@ -291,7 +307,7 @@ class Connector:
         network name."""
         records = [*self._endpoints.of_container(container_id), *([also] if also else [])]
         return min(
-            (one for one in records if (one.gateway6 if version == 6 else one.gateway)),
+            (one for one in records if _leads_out(one, version)),
             key=lambda one: (-one.gw_priority, self._catalog.get(one.network_id).name),
             default=None,
         )
@@ -299,11 +315,18 @@ class Connector:
     def _plug(self, network: NetworkRecord, record: EndpointRecord, wins: set[int]) -> None:
         with self._sandboxes.inside(record.container_id) as inside:
             path = self._sandboxes.path(record.container_id)
-            self._driver.plug(network, record, path, inside, default_routes=wins)
+            driver = self._drivers.get(network)
+            driver.plug(network, record, path, inside, default_routes=wins)
+
+    def _unplug(self, network: NetworkRecord, record: EndpointRecord) -> None:
+        with self._sandboxes.inside(record.container_id) as inside:
+            self._drivers.get(network).unplug(record, inside)
 
     def _set_default_routes(self, heirs: list[EndpointRecord], versions: set[int]) -> None:
         with self._sandboxes.inside(heirs[0].container_id) as inside:
-            inside.run(*(one for heir in heirs for one in route_requests(heir, versions)))
+            for heir in heirs:
+                if link := inside.link(heir.link):
+                    inside.run(*route_requests(heir, link.index, versions))
 
     async def _hold_ports(
         self, record: EndpointRecord, wanted: list[PortRequest], published: list[PublishedPort]
@@ -356,8 +379,8 @@ class Connector:
         self, firewall: Firewall, record: EndpointRecord, published: list[PublishedPort]
     ) -> None:
         firewall.add_ports(published)
-        self._driver.allow_hairpin(record)
-        self._driver.forget_flows(published)
+        self._drivers.bridge.allow_hairpin(record)
+        self._drivers.bridge.forget_flows(published)
 
     async def _close_ports(self, records: list[EndpointRecord]) -> None:
         published = [port for record in records for port in record.ports]
@@ -370,12 +393,20 @@ class Connector:
 
     def _shut_ports(self, firewall: Firewall, published: list[PublishedPort]) -> None:
         firewall.remove_ports(published)
-        self._driver.forget_flows(published)
+        self._drivers.bridge.forget_flows(published)
 
     def _let_kernel_reap(self, container_id: str, records: list[EndpointRecord]) -> None:
         for record in records:
-            self._driver.mute(record)
+            network = self._catalog.get(record.network_id)
+            if driver := self._drivers.find(network):
+                driver.mute(record)
         self._sandboxes.remove(container_id)
+
+
+def _leads_out(record: EndpointRecord, version: int) -> bool:
+    if record.is_direct:
+        return bool(record.address6 if version == 6 else record.address)
+    return bool(record.gateway6 if version == 6 else record.gateway)
 
 
 def _nobody(_container_id: str) -> bool:

@@ -63,7 +63,7 @@ class DefaultNetworks:
             stored, next((one for one in present if ":" not in one), ""), routed
         )
         if stored is None:
-            record.link_is_ours = link is None
+            record.link_is_ours = link is None or self._driver.made(link)
         return record
 
     def _drop(self, record: NetworkRecord) -> None:

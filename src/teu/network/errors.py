@@ -115,8 +115,9 @@ class NoFreeAddress(Unavailable):
 class AddressInUse(Forbidden):
     code = "address-in-use"
 
-    def __init__(self, address: str, holder: str) -> None:
+    def __init__(self, address: str, holder: str, container_id: str = "") -> None:
         super().__init__(f"Address already in use: {address} is held by {holder}")
+        self.container_id = container_id
 
 
 class AlreadyConnected(Forbidden):

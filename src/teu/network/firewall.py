@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 _CHAINS = ("guard", "prerouting", "output", "postrouting", "forward")
 _NETWORK_CHAIN = re.compile(r"(from|to|into)-")
 _NETWORK_CHAINS = ("from", "to", "into")
+_VXLAN_ID = "@th,96,24"  # after the UDP header (64 bits) and the flags (32). Source: RFC 7348
 _FAMILIES = (("ip", ""), ("ip6", "6"))  # nft's word, and the end of the names of its sets
 NAT, UNPROTECTED, ROUTED, ISOLATED = "nat", "nat-unprotected", "routed", "isolated"
 _OBJECT = re.compile(r"^\t(chain|map|set) (\S+) \{", re.MULTILINE)
@@ -54,6 +55,14 @@ _CHAIN_BODY = re.compile(r"^\tchain (\S+) \{\n(.*?)^\t\}", re.MULTILINE | re.DOT
 _RULE = re.compile(r"^\t\t(?!type )\S", re.MULTILINE)
 _LISTED_TABLE = re.compile(r"^table (\w+) (\S+) \{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
 _DROPPING_CHAIN = re.compile(r"chain (\S+) \{\s+type filter hook forward [^;]*; policy drop;")
+
+
+class Tunnel(Struct, frozen=True, kw_only=True):
+    """A VXLAN whose packets are only accepted from the peers."""
+
+    ident: int
+    port: int
+    peers: tuple[str, ...]
 
 
 class BridgeRules(Struct, frozen=True, kw_only=True):
@@ -66,6 +75,7 @@ class BridgeRules(Struct, frozen=True, kw_only=True):
     internal: bool = False
     modes: dict[int, str] = field(default_factory=dict)  # IP version -> gateway mode, if not NAT
     sources: tuple[str, ...] = ()  # addresses of the host under which packets leave
+    tunnel: Tunnel | None = None
 
     def mode(self, subnet: str) -> str:
         return self.modes.get(_version(subnet), NAT)
@@ -109,12 +119,18 @@ class Firewall:
     def add_bridge(self, rules: BridgeRules) -> None:
         with self._lock:
             self._bridges[rules.link] = rules
-            self._change(self._bridge_lines(rules))
+            if rules.tunnel:
+                self._write_all()
+            else:
+                self._change(self._bridge_lines(rules))
 
     def remove_bridge(self, link: str) -> None:
         """Accepts "not there"."""
         with self._lock:
-            if rules := self._bridges.pop(link, None):
+            rules = self._bridges.pop(link, None)
+            if rules and rules.tunnel:
+                self._write_all()
+            elif rules:
                 self._change(self._bridge_removal(rules))
 
     def add_ports(self, ports: Sequence[PublishedPort]) -> None:
@@ -135,6 +151,11 @@ class Firewall:
         with self._lock:
             self._bridges, self._ports = {}, {}
             self._nft.run(f"add table {self.table}\ndelete table {self.table}")
+
+    def has_own_rules(self) -> bool:
+        """Whether the administrator has rules in our table."""
+        text = self._nft.run(f"list chain {self.table} user")
+        return any(_RULE.findall(body) for _name, body in _CHAIN_BODY.findall(text))
 
     def repair(self) -> bool:
         """Writes the table anew if a chain, set or rule of ours is missing; whether it did."""
@@ -244,6 +265,7 @@ class Firewall:
                 f"{outwards} snat {family} to {family} saddr map @source{end}",
                 f"{outwards} masquerade",
             ]
+        rules += self._tunnel_rules()
         return rules + [_blocking_rule(family) for family in sorted(self._blocked)]
 
     def _content(self) -> list[str]:
@@ -261,6 +283,18 @@ class Firewall:
         ]
         lines.append(f'add element {table} bridges {{ "{link}" }}')
         return lines + self._subnet_elements("add", rules)
+
+    def _tunnel_rules(self) -> list[str]:
+        """Others may use the same port for tunnels of theirs: only packets with our id count."""
+        rules = []
+        for tunnel in (one.tunnel for one in self._bridges.values() if one.tunnel):
+            match = f"guard udp dport {tunnel.port} {_VXLAN_ID} {tunnel.ident}"
+            for family, end in _FAMILIES:
+                peers = [peer for peer in tunnel.peers if (":" in peer) == bool(end)]
+                known = f"{family} saddr != {{ {', '.join(peers)} }}" if peers else ""
+                only = "meta nfproto ipv6" if end else "meta nfproto ipv4"
+                rules.append(f"{match} {known or only} drop")
+        return rules
 
     def _bridge_removal(self, rules: BridgeRules) -> list[str]:
         table, link = self.table, rules.link

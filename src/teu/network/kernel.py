@@ -1,6 +1,8 @@
 """The host's network: routes, MTU and sysctls, and the threads for calls that may block."""
 
 import asyncio
+import contextlib
+import errno
 import logging
 import socket
 import threading
@@ -17,6 +19,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 DEFAULT_MTU = 1500
 _THREADS = 4
+_ROUTE_CHANGES = 0x41  # RTMGRP_LINK, RTMGRP_IPV4_ROUTE
+_EVENT_BYTES = 64 * 1024
 _SYSCTL = Path("/proc/sys/net")
 log = logging.getLogger(__name__)
 
@@ -65,6 +69,10 @@ class HostLinks:
         with self._lock:
             return self._netlink.link(name)
 
+    def links(self) -> list[Link]:
+        with self._lock:
+            return self._netlink.links()
+
     def routed(self, ours: set[str]) -> list[IPNetwork]:
         """What the host has a route to, apart from the links named `ours`."""
         with self._lock:
@@ -95,6 +103,36 @@ class HostLinks:
 
     def close(self) -> None:
         self._netlink.close()
+
+
+class RouteWatch:
+    """Hears of changes to the host's links and routes. For `loop.add_reader`."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
+        )
+        try:
+            self._socket.bind((0, _ROUTE_CHANGES))
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def drain(self) -> None:
+        """Forgets what was told: something has changed, and whoever cares looks himself."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                try:
+                    self._socket.recv(_EVENT_BYTES)
+                except OSError as error:  # more than the kernel could keep is a change as well
+                    if error.errno != errno.ENOBUFS:
+                        raise
+
+    def close(self) -> None:
+        self._socket.close()
 
 
 def set_sysctl(name: str, value: str, why: str) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from teu.sys import netns
-from teu.sys.netlink import Netlink, set_link
+from teu.sys.netlink import IPAddress, Netlink, set_link
 
 _LOOPBACK: Final = 1  # its index in every namespace
 _OPEN_SOCKETS: Final = 64
@@ -61,6 +61,16 @@ class Sandboxes:
             inside.close()
             raise
         self._keep(container_id, inside)
+
+    def route(self, container_id: str, address: IPAddress) -> tuple[str, str] | None:
+        """(link, gateway or empty) of packets to that address, as the kernel would choose."""
+        with self.inside(container_id) as inside:
+            links = {link.index: link.name for link in inside.links()}
+            fitting = [route for route in inside.routes() if address in route.destination]
+        if not fitting:
+            return None
+        best = max(fitting, key=lambda route: (route.destination.prefixlen, -route.metric))
+        return links.get(best.link_index, ""), str(best.gateway or "")
 
     def remove(self, container_id: str) -> None:
         """Accepts "never existed". The kernel reaps the links in the background."""

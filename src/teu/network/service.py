@@ -11,11 +11,12 @@ the daemon leaves links, namespaces and rules in place, so running containers ke
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from ipaddress import ip_address
 from pathlib import Path
 
 from msgspec import Struct, field
 
-from teu.errors import EngineError, SystemFailure
+from teu.errors import EngineError, InvalidParameter, SystemFailure
 from teu.ids import short
 from teu.model.config import EndpointSettings, PortBinding
 from teu.model.network import (
@@ -27,11 +28,12 @@ from teu.model.network import (
     NetworkRecord,
     PublishedPort,
 )
-from teu.network.bridge import OPTION_HOST_IP, BridgeDriver, firewall_rules, option_mode
+from teu.network.bridge_options import OPTION_HOST_IP, option_mode
 from teu.network.catalog import Catalog
 from teu.network.config import NetworkConfig
 from teu.network.connector import Connector, bound_ports
 from teu.network.defaults import DefaultNetworks
+from teu.network.drivers import Drivers, firewall_rules
 from teu.network.endpoints import EndpointTable
 from teu.network.errors import (
     ConfigurationInUse,
@@ -49,6 +51,7 @@ from teu.network.kernel import (
     read_sysctl,
     set_sysctl,
 )
+from teu.network.mtu import MtuFollower
 from teu.network.names import Names
 from teu.network.ports import parse_port_key, requested
 from teu.network.sandbox import Sandboxes
@@ -92,20 +95,25 @@ class NetworkService:
         }
         self._worker = Worker()
         self._host = HostLinks()
-        self._driver = BridgeDriver(self._host, config.mtu, guarded=config.iptables)
+        self._drivers = Drivers(
+            self._host, config.mtu, guarded=config.iptables, owner=f"teu {exec_root}"[:250]
+        )
         self._names = Names(
             exec_root, self._endpoints, self._sandboxes, self._catalog.get, self._worker
         )
         self._nft = Nft() if config.iptables else None
         self._firewall = Firewall(self._nft, config.bridge) if self._nft else None
         self._connector = Connector(
-            self._catalog, self._endpoints, self._sandboxes, self._driver, self._firewall,
+            self._catalog, self._endpoints, self._sandboxes, self._drivers, self._firewall,
             self._worker, self._names,
         )  # fmt: skip
         self._defaults = DefaultNetworks(
-            config, self._rows, self._catalog, self._endpoints, self._driver, self._host,
+            config, self._rows, self._catalog, self._endpoints, self._drivers.bridge, self._host,
             self._firewall,
         )  # fmt: skip
+        self._mtu = MtuFollower(
+            self._catalog, self._endpoints, self._sandboxes, self._drivers, self._worker
+        )
         self._changing = asyncio.Lock()  # creating and removing networks, one at a time
         self.warnings: list[str] = []  # what keeps networks from working, for `info`
         self._dropper = ""
@@ -128,19 +136,26 @@ class NetworkService:
                 await self._worker.run(self._enable_forwarding, family)
         if self._firewall:  # before the bridges: see BridgeDriver
             await self._worker.run(self._write_rules, self._firewall)
-        for record in self._catalog.bridges():
-            await self._ensure_bridge(record)
+        await self._worker.run(self._drivers.bridge.remove_strays, self._catalog.links())
+        for record in self._catalog.all():
+            await self._ensure_network(record)
         for endpoint in self._endpoints.all():
             self._connector.hold_address(endpoint)
             network = self._catalog.get(endpoint.network_id)
-            await self._worker.run(self._driver.separate, network, endpoint)
+            if network.is_bridged:
+                await self._worker.run(self._drivers.bridge.separate, network, endpoint)
+        self._mtu.start()
         if self._firewall:
             self._watch = TableWatch()
             asyncio.get_running_loop().add_reader(self._watch.fileno(), self._rules_changed)
 
     async def stop(self) -> None:
-        """Lets go of sockets and threads; kernel state stays, containers live on."""
+        """Lets go of sockets and threads. Containers live on and so does their network; where
+        none is left, nothing stays in the kernel but the administrator's own rules."""
         await self._stop_watching()
+        await self._mtu.stop()
+        if not self._endpoints.all():
+            await self._clear_kernel()
         await self._names.close()
         self._connector.close()
         self._worker.close()
@@ -166,7 +181,7 @@ class NetworkService:
         return self._endpoints.of_network(network_id)
 
     async def create(self, request: NetworkCreate) -> NetworkRecord:
-        """A user-defined bridge network, ready for endpoints; all or nothing.
+        """A user-defined network, ready for endpoints; all or nothing.
 
         Raises: NetworkNameTaken, InvalidParameter, NotImplementedYet, SubnetTaken,
         PoolsExhausted, PredefinedNetwork, SystemFailure.
@@ -178,17 +193,17 @@ class NetworkService:
                 self._rows.save_network(record)
                 self._catalog.add(record)
                 return record
-            link = record.link
+            link, driver = record.link, self._drivers.get(record)
             record.link_is_ours = await self._worker.run(self._host.link, link) is None
-            if record.pool(6):
+            if record.pool(6) and record.is_bridged:
                 await self._worker.run(self._enable_forwarding, "ip6")
             tx.on_rollback("row", lambda: self._rows.remove_network(record.id))
-            tx.on_rollback("bridge", lambda: self._worker.run(self._driver.remove, record))
+            tx.on_rollback("link", lambda: self._worker.run(driver.remove, record))
             self._rows.save_network(record)
-            if firewall := self._firewall:
+            if record.is_bridged and (firewall := self._firewall):
                 tx.on_rollback("rules", lambda: self._worker.run(firewall.remove_bridge, link))
                 await self._worker.run(firewall.add_bridge, firewall_rules(record))
-            await self._worker.run(self._driver.ensure, record)
+            await self._worker.run(driver.ensure, record)
             self._catalog.add(record)
             tx.commit()
         self._names.foresee()
@@ -225,13 +240,14 @@ class NetworkService:
             raise ConfigurationInUse(record.name, made)
 
     async def _take_down(self, record: NetworkRecord, tx: Transaction) -> None:
-        if record.driver != BRIDGE:
+        driver = self._drivers.find(record)
+        if driver is None:
             return
-        if firewall := self._firewall:
+        if record.is_bridged and (firewall := self._firewall):
             rules = firewall_rules(record)
             tx.on_rollback("rules", lambda: self._worker.run(firewall.add_bridge, rules))
             await self._worker.run(firewall.remove_bridge, record.link)
-        await self._worker.run(self._driver.remove, record)
+        await self._worker.run(driver.remove, record)
 
     async def open_sandbox(self, container_id: str) -> str:
         """The path of a fresh network namespace with its loopback up (about 0.7 ms).
@@ -311,7 +327,7 @@ class NetworkService:
         for key in (*exposed, *(bindings or {})):
             port, protocol = parse_port_key(key)
             shown[f"{port}/{protocol}"] = []
-        if record.driver != BRIDGE:
+        if not record.is_bridged:
             return {}
         if record.internal:
             return shown
@@ -353,6 +369,12 @@ class NetworkService:
         with os_errors(f"network of container {short(container_id)}"):
             await self._connector.release(container_id)
 
+    async def route(self, container_id: str, address: str) -> tuple[str, str] | None:
+        """(link, gateway) by which a container sends to an address; the gateway is empty where it
+        is reached directly. None: there is no route. Raises: SystemFailure."""
+        with os_errors(f"routes of container {short(container_id)}"):
+            return await self._worker.run(self._sandboxes.route, container_id, ip_address(address))
+
     def rename(self, container_id: str, name: str) -> None:
         """The container's new name, for messages about who holds what."""
         self._connector.rename(container_id, name)
@@ -383,25 +405,38 @@ class NetworkService:
             except EngineError:
                 log.exception("the network of container %s cannot be removed", container_id)
 
+    async def _clear_kernel(self) -> None:
+        try:
+            if self._firewall and not await self._worker.run(self._firewall.has_own_rules):
+                await self._worker.run(self._firewall.destroy)
+            for record in self.all():
+                if driver := self._drivers.find(record):
+                    await self._worker.run(driver.remove, record)
+        except EngineError as error:  # somebody else was faster, or stands in the way
+            log.info("networks were not cleared: %s", error)
+
     async def destroy(self) -> None:
         """Removes everything this service ever made in the kernel, and its rows."""
         await self._stop_watching()
         await self.reap(set())
         if self._firewall:
             await self._worker.run(self._firewall.destroy)
-        for record in self._catalog.bridges():
-            await self._worker.run(self._driver.remove, record)
         for record in self.all():
+            if driver := self._drivers.find(record):
+                await self._worker.run(driver.remove, record)
             self._rows.remove_network(record.id)
             self._catalog.drop(record)
         for mark in self._marks.values():
             mark.unlink(missing_ok=True)
 
-    async def _ensure_bridge(self, record: NetworkRecord) -> None:
+    async def _ensure_network(self, record: NetworkRecord) -> None:
+        driver = self._drivers.find(record)
+        if driver is None:
+            return
         try:
             idle = not self.endpoints(record.id)
-            await self._worker.run(self._driver.ensure, record, idle=idle)
-        except SystemFailure:
+            await self._worker.run(driver.ensure, record, idle=idle)
+        except (SystemFailure, InvalidParameter):
             if record.name == BRIDGE:
                 raise
             log.exception("network %s is not usable until this is repaired", record.name)

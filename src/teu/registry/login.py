@@ -4,7 +4,9 @@ Source: distribution-spec, "Determining Support" (`GET /v2/`); distribution toke
 (`offline_token`); API 1.51 SystemAuth.
 """
 
-from teu.errors import EngineError, Unauthorized
+import re
+
+from teu.errors import EngineError, InvalidParameter, Unauthorized
 from teu.model.reference import DEFAULT_DOMAIN
 from teu.model.registry import RegistryUnreachable
 from teu.registry.answers import shown
@@ -13,13 +15,21 @@ from teu.registry.config import Endpoint, RegistryConfig, endpoints
 from teu.registry.errors import RegistryError, request_error
 from teu.registry.session import Sessions
 
+_HOST = re.compile(r"[A-Za-z0-9._-]{1,255}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,64}\](:[0-9]{1,5})?")
 _HUB_NAMES = frozenset(("", "docker.io", "index.docker.io", "registry-1.docker.io"))
 
 
 def registry_host(server_address: str) -> str:
-    """`https://index.docker.io/v1/` -> `docker.io`, `http://host:5000/x` -> `host:5000`."""
+    """`https://index.docker.io/v1/` -> `docker.io`, `http://host:5000/x` -> `host:5000`.
+
+    Raises: InvalidParameter for what cannot be a host.
+    """
     host = server_address.removeprefix("https://").removeprefix("http://").partition("/")[0]
-    return DEFAULT_DOMAIN if host in _HUB_NAMES else host
+    if host in _HUB_NAMES:
+        return DEFAULT_DOMAIN
+    if not _HOST.fullmatch(host):
+        raise InvalidParameter(f"invalid registry address: {server_address!r}")
+    return host
 
 
 async def check_login(

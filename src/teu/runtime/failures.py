@@ -34,6 +34,11 @@ MESSAGES: list[tuple[str, int, str]] = [
     (r"(chdir to cwd .*: permission denied)", CANNOT_RUN, r"\1"),
     (r"(exec .*: exec format error)", CANNOT_RUN, r"\1"),
 ]  # fmt: skip
+_UNNAMED = re.compile(r"exec: (permission denied|is a directory: permission denied)$")
+_WRONG_KIND = (
+    "Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host "
+    "path exists and is the expected type"
+)
 _RUNC_LINE = re.compile(r'level=(?:error|fatal) msg="((?:[^"\\]|\\.)*)"')
 
 
@@ -50,11 +55,14 @@ class StartFailed(SystemFailure):
         self.exit_code = exit_code
 
 
-def start_failed(words: str, verb: str = "create") -> StartFailed:
-    """From what the runtime printed. `verb`: create or exec."""
+def start_failed(words: str, verb: str = "create", command: str = "") -> StartFailed:
+    """From what the runtime printed. `verb`: create or exec. `command`: the program, for messages
+    of runtimes that do not name it."""
     if found := _RUNC_LINE.findall(words):
         words = re.sub(r"\\(.)", r"\1", found[-1])
     exit_code, text = _explain(words.strip())
+    if command:
+        text = _UNNAMED.sub(lambda found: f'exec: "{command}": {found[1]}', text)
     where = "exec failed: " if verb == "exec" else ""
     return StartFailed(f"OCI runtime {verb} failed: {where}{text}", exit_code)
 
@@ -71,4 +79,6 @@ def _explain(words: str) -> tuple[int, str]:
     for pattern, exit_code, text in MESSAGES:
         if match := re.search(pattern, words):
             return exit_code, f"unable to start container process: {match.expand(text)}"
+    if "mount" in words and words.endswith(("Not a directory", "not a directory")):
+        words = f"{words}: {_WRONG_KIND}"
     return ENGINE, words or "the runtime failed without a message"

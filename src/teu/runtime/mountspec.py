@@ -39,12 +39,22 @@ _TMPFS_KEYS: Final = frozenset(
 )
 
 
+class Prepared(Struct, frozen=True):
+    """What to mount for an asked mount: the path, and the words that its own mount on the host has
+    (`ro`, `nosuid`, …): some runtimes bind without them, and what the host may not write the
+    container could."""
+
+    source: str
+    words: tuple[str, ...] = ()
+
+
 class Sources(Struct, kw_only=True, frozen=True):
     """Host paths that the caller prepared. `etc_files`: destination -> source. `shm`: a tmpfs
     shared between containers, for `--ipc shareable` and `container:X`. `shm_bytes`: for those who
-    do not say."""
+    do not say. `prepared`: by destination; without it the mount's own source is taken."""
 
     etc_files: Mapping[str, Path] = {}
+    prepared: Mapping[str, Prepared] = {}
     shm: Path | None = None
     init: Path | None = None
     recursive_read_only: bool = True
@@ -97,17 +107,15 @@ def _defaults(host: HostConfig, sources: Sources) -> list[OciMount]:
 
 
 def _asked(record: ContainerRecord, sources: Sources) -> list[OciMount]:
-    found = {
-        mount.destination: _from_point(mount, sources.recursive_read_only)
-        for mount in record.mounts
-    }
+    found = {mount.destination: _from_point(mount, sources) for mount in record.mounts}
     for destination, options in (record.host.tmpfs or {}).items():
         clean = posixpath.normpath(destination)
         found.setdefault(clean, _tmpfs(clean, options.split(",") if options else []))
     return list(found.values())
 
 
-def _from_point(point: MountPoint, recursive_read_only: bool) -> OciMount:
+def _from_point(point: MountPoint, sources: Sources) -> OciMount:
+    recursive_read_only = sources.recursive_read_only
     if point.type == "tmpfs":
         return _tmpfs(point.destination, [*point.options, *([] if point.rw else ["ro"])])
     words = list(dict.fromkeys(point.options))
@@ -125,7 +133,9 @@ def _from_point(point: MountPoint, recursive_read_only: bool) -> OciMount:
     if "bind" in words:
         # A recursive propagation makes some runtimes bind recursively, too.
         words = [word[1:] if word in PROPAGATIONS and word[0] == "r" else word for word in words]
-    return _bind(point.source, point.destination, *words)
+    prepared = sources.prepared.get(point.destination) or Prepared(point.source)
+    words += [word for word in prepared.words if word not in words]
+    return _bind(prepared.source, point.destination, *words)
 
 
 def _tmpfs(destination: str, asked: Sequence[str]) -> OciMount:

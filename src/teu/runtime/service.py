@@ -157,12 +157,14 @@ class RuntimeService:
         rootfs: Path,
         bundle: Path,
         etc_files: Mapping[str, Path],
+        prepared: Mapping[str, mountspec.Prepared],
         joins: Joins = NO_JOINS,
     ) -> None:
         """Writes `bundle/config.json`, ready for `run`.
 
         Args:   rootfs: mounted.  bundle: existing directory.  etc_files: path in the container
-                -> file on the host.  joins: namespaces of others; see `Joins`.
+                -> file on the host.  prepared: destination of an asked mount -> what to mount
+                there.  joins: namespaces of others; see `Joins`.
         Raises: InvalidParameter for what the image or host does not have (user, device, runtime).
         Cancel: safe.  Crash: a half-written file keeps another name; `delete` unmounts `shm`.
         """
@@ -176,7 +178,7 @@ class RuntimeService:
             own_hostname=self._own_hostname,
             confinement=self._confinement(record, options, apparmor),
             security=options,
-            sources=self._sources(record, etc_files),
+            sources=self._sources(record, etc_files, prepared),
             joins=joins,
             edits=self._device_edits(record),
             **await self._seccomp(record, options),
@@ -338,9 +340,15 @@ class RuntimeService:
             return {"annotations": {SECCOMP_PROGRAM: found.program}}
         return {"seccomp": found.section}
 
-    def _sources(self, record: ContainerRecord, etc_files: Mapping[str, Path]) -> mountspec.Sources:
+    def _sources(
+        self,
+        record: ContainerRecord,
+        etc_files: Mapping[str, Path],
+        prepared: Mapping[str, mountspec.Prepared],
+    ) -> mountspec.Sources:
         return mountspec.Sources(
             etc_files=etc_files,
+            prepared=prepared,
             shm=self._shared_memory(record),
             init=self._init_binary(record),
             recursive_read_only=self._recursive_read_only

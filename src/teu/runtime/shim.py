@@ -105,6 +105,7 @@ class LaunchSpec(Struct):
     console_size: tuple[int, int] | None
     log: LogTarget
     timeout_s: float = START_LIMIT_S
+    command: str = ""  # the program, for messages
 
     def message(self) -> dict[str, Any]:
         return {
@@ -130,6 +131,7 @@ class ExecSpec(Struct):
     open_stdin: bool
     console_size: tuple[int, int] | None = None
     timeout_s: float = START_LIMIT_S
+    command: str = ""  # the program, for messages
 
 
 class ShimService:
@@ -186,7 +188,7 @@ class ShimService:
                 return channel, await channel.request("launch", fields, fds, timeout_s=limit_s)
             except ShimRefused as refused:
                 channel.close()
-                raise _start_error(refused, "create") from refused
+                raise _start_error(refused, "create", spec.command) from refused
             except ShimGone:
                 channel.close()
                 if channel.greeted or attempt + 1 == LAUNCH_ATTEMPTS:
@@ -346,6 +348,7 @@ class Shim:
             "stdin": spec.open_stdin,
             "size": spec.console_size,
             "timeout_s": spec.timeout_s,
+            "command": spec.command,
         }
         try:
             facts = await self.call("exec", fields, clients, spec.timeout_s + CALL_LIMIT_S)
@@ -372,7 +375,7 @@ class Shim:
             fds = [client.fd for client in clients]
             return await self._channel.request(op, fields, fds, timeout_s=timeout_s)
         except ShimRefused as refused:
-            raise _call_error(refused, op) from refused
+            raise _call_error(refused, op, fields.get("command", "")) from refused
         except ShimGone as gone:
             raise Conflict(f"Container {self.id} is not running") from gone
         finally:
@@ -475,19 +478,19 @@ async def _call_hook(hook: ExitHook | None, status: ExitStatus) -> bool:
     return True
 
 
-def _start_error(refused: ShimRefused, verb: str) -> StartFailed:
+def _start_error(refused: ShimRefused, verb: str, command: str) -> StartFailed:
     refusal = refused.refusal
     if refusal.kind == "start":
-        return start_failed(refusal.message, verb)
+        return start_failed(refusal.message, verb, command)
     if refusal.kind == "log":
         return log_failed(refusal.message)
     return StartFailed(f"OCI runtime {verb} failed: {refusal.message}", ENGINE)
 
 
-def _call_error(refused: ShimRefused, op: str) -> Exception:
+def _call_error(refused: ShimRefused, op: str, command: str) -> Exception:
     if refused.refusal.kind == "gone":
         return Conflict(refused.refusal.message)
-    return _start_error(refused, op)
+    return _start_error(refused, op, command)
 
 
 def _close_clients(clients: list[Client]) -> None:

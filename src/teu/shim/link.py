@@ -362,6 +362,9 @@ class Link:
             self._queue.clear()
             self.waiting_bytes = 0
             self._on_change()
+            if self._closing:
+                self._end()
+                return
         first_s = float(self._target.get("retry_s") or 0.1)
         delay_s = min(first_s * 2 ** min(self._failures, 10), max(LONGEST_RETRY_S, first_s))
         self._timer = self._loop.later(delay_s, self._reconnect)

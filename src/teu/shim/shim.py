@@ -439,7 +439,8 @@ class Shim:
 
     def _log_failed(self, message: str) -> None:
         self._daemons.broadcast({"event": "log-error", "message": message})
-        self._save_state(log_error=message)
+        if self._status != "exited":  # then the next shim of the container may own the file
+            self._save_state(log_error=message)
 
 
 def _refuse(connection: Connection, request: object, error: StartError) -> None:

@@ -1,6 +1,7 @@
 """Containers and execs in the database."""
 
 import sqlite3
+from contextlib import AbstractContextManager
 
 import msgspec
 
@@ -21,6 +22,7 @@ class BrokenRecord(msgspec.Struct):
 
     id: str
     reason: str
+    raw: bytes = b""
 
 
 class ContainerStore:
@@ -29,6 +31,10 @@ class ContainerStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
+    def together(self) -> AbstractContextManager[None]:
+        """Everything that is stored inside, by whomever, is stored as one. No await inside."""
+        return self._db.transaction()
+
     def load(self) -> tuple[list[ContainerRecord], list[BrokenRecord]]:
         records: list[ContainerRecord] = []
         broken: list[BrokenRecord] = []
@@ -36,7 +42,7 @@ class ContainerStore:
             try:
                 records.append(_decode(raw))
             except msgspec.MsgspecError as error:
-                broken.append(BrokenRecord(container_id, str(error)))
+                broken.append(BrokenRecord(container_id, str(error), raw))
         return records, broken
 
     def insert(self, record: ContainerRecord) -> None:

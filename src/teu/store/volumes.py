@@ -23,5 +23,12 @@ class VolumeStore:
             "INSERT OR REPLACE INTO volume VALUES (?, ?)", (record.name, _encode(record))
         )
 
+    def rename(self, old_name: str, record: VolumeRecord) -> None:
+        """Stores the record under its new name, which nobody has."""
+        self._db.write(
+            "UPDATE volume SET name = ?, record = ? WHERE name = ?",
+            (record.name, _encode(record), old_name),
+        )
+
     def delete(self, name: str) -> None:
         self._db.write("DELETE FROM volume WHERE name = ?", (name,))

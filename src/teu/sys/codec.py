@@ -54,11 +54,12 @@ class Peeked:
 
 
 class Hashed:
-    """A source whose bytes are summed as they pass (sha256) and counted."""
+    """A source whose bytes are summed as they pass, and counted."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, algorithm: str = "sha256") -> None:
         self._source = source
-        self._hash = hashlib.sha256()
+        self._algorithm = algorithm
+        self._hash = hashlib.new(algorithm)
         self.count = 0
 
     def read(self, size: int = -1) -> bytes:
@@ -69,7 +70,7 @@ class Hashed:
 
     @property
     def digest(self) -> str:
-        return f"sha256:{self._hash.hexdigest()}"
+        return f"{self._algorithm}:{self._hash.hexdigest()}"
 
 
 def detect(head: bytes) -> str:

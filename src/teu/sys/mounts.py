@@ -11,7 +11,7 @@ import errno
 import os
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -70,7 +70,23 @@ def mount_overlay(lower: Sequence[Path], upper: Path, work: Path, target: Path) 
         if len(os.fsencode(options)) <= _OPTIONS_LIMIT:
             syscalls.mount("overlay", target, "overlay", 0, options)
         else:
-            _overlay_relative(lower, upper, work, target)
+            _from_parent(lower, target, lambda stacked: _overlay_options(stacked, upper, work))
+    except OSError as error:
+        raise SystemFailure(_overlay_failure(error, target)) from error
+
+
+def mount_layers(layers: Sequence[Path], target: Path) -> None:
+    """Stacks at least two read-only layers, topmost first, with nothing to write to.
+
+    Raises: SystemFailure with the kernel's reason and what to do.
+    """
+    stacked = ":".join(map(_escaped_layer, layers))
+    options = f"lowerdir={stacked}"
+    try:
+        if len(os.fsencode(options)) <= _OPTIONS_LIMIT:
+            syscalls.mount("overlay", target, "overlay", MS_RDONLY, options)
+        else:
+            _from_parent(layers, target, lambda stacked: f"lowerdir={stacked}", MS_RDONLY)
     except OSError as error:
         raise SystemFailure(_overlay_failure(error, target)) from error
 
@@ -221,19 +237,21 @@ def _escaped_layer(path: Path) -> str:
     return _escaped(path).replace(":", "\\:")
 
 
-def _overlay_relative(lower: Sequence[Path], upper: Path, work: Path, target: Path) -> None:
+def _from_parent(
+    lower: Sequence[Path], target: Path, options_of: Callable[[str], str], flags: int = 0
+) -> None:
     """Layers named relative to their common parent, in a thread with a working directory of its
     own: `unshare(CLONE_FS)` keeps the change of directory from the rest of the process."""
     parent = os.path.commonpath([path.parent for path in lower])
     stacked = ":".join(_escaped_layer(path.relative_to(parent)) for path in lower)
-    options = _overlay_options(stacked, upper, work)
+    options = options_of(stacked)
     failures: list[OSError] = []
 
     def mount_from_parent() -> None:
         try:
             syscalls.unshare(syscalls.CLONE_FS)
             os.chdir(parent)
-            syscalls.mount("overlay", target, "overlay", 0, options)
+            syscalls.mount("overlay", target, "overlay", flags, options)
         except OSError as error:
             failures.append(error)
 

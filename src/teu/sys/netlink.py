@@ -43,7 +43,12 @@ from teu.sys.netlink_socket import (
 _NEWLINK, _DELLINK, _GETLINK, _SETLINK = 16, 17, 18, 19
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
-_DELNEIGH, _NDA_DST = 29, 1
+_NEWNEIGH, _DELNEIGH = 28, 29
+_NDA_DST, _NDA_LLADDR = 1, 2
+_NUD_NOARP, _NUD_PERMANENT, _NTF_SELF, _APPEND = 0x40, 0x80, 0x02, 0x800
+_IFLA_LINK, _IFLA_IFALIAS = 5, 20
+_VXLAN_ID, _VXLAN_LOCAL, _VXLAN_PORT, _VXLAN_LOCAL6 = 1, 4, 15, 17
+_MACVLAN_MODE, _IPVLAN_MODE, _IPVLAN_FLAGS, _VLAN_ID = 1, 1, 2, 1
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 4, 10, 18
 _IFLA_PROTINFO, _IFLA_NET_NS_FD, _IFLA_AF_SPEC = 12, 28, 26
@@ -80,6 +85,7 @@ class Link(Struct, frozen=True):
     mtu: int
     up: bool
     master: int
+    alias: str = ""  # a note that its maker left
 
 
 class Address(Struct, frozen=True):
@@ -115,6 +121,59 @@ def create_veth(
     return Request(_NEWLINK, CREATE | EXCLUSIVE, body, f"create veth pair {name} for {peer}")
 
 
+def create_vxlan(
+    name: str, *, ident: int, port: int, mac: str, master: int, local: IPAddress | None = None
+) -> Request:
+    """A tunnel's end as a port of a bridge; frames go to the peers of `add_tunnel_peer`."""
+    data = attribute(_VXLAN_ID, struct.pack("=I", ident))
+    data += attribute(_VXLAN_PORT, struct.pack(">H", port))
+    if local:
+        kind = _VXLAN_LOCAL if local.version == 4 else _VXLAN_LOCAL6
+        data += attribute(kind, local.packed)
+    body = _link_message(0, name=name, mac=mac, master=master) + _link_info("vxlan", data)
+    return Request(_NEWLINK, CREATE | EXCLUSIVE, body, f"create vxlan link {name}")
+
+
+def add_tunnel_peer(index: int, peer: IPAddress) -> Request:
+    """Frames to unknown or to all stations are sent to this peer, too. Accepts "already so"."""
+    body = _NEIGHBOUR.pack(socket.AF_BRIDGE, index, _NUD_PERMANENT | _NUD_NOARP, _NTF_SELF, 0)
+    body += attribute(_NDA_DST, peer.packed) + attribute(_NDA_LLADDR, bytes(6))
+    return Request(_NEWNEIGH, CREATE | _APPEND, body, f"add peer {peer}", (errno.EEXIST,))
+
+
+def create_child(
+    kind: str, name: str, *, parent: int, data: bytes, netns_fd: int = -1, mac: str = ""
+) -> Request:
+    """A link on top of another one (macvlan, ipvlan, vlan), straight in its namespace.
+
+    `data` is made by `macvlan_data` and its kin.
+    """
+    body = _link_message(0, name=name, mac=mac) + attribute(_IFLA_LINK, struct.pack("=I", parent))
+    if netns_fd >= 0:
+        body += attribute(_IFLA_NET_NS_FD, struct.pack("=I", netns_fd))
+    body += _link_info(kind, data)
+    return Request(_NEWLINK, CREATE | EXCLUSIVE, body, f"create {kind} link {name}")
+
+
+def create_dummy(name: str) -> Request:
+    body = _link_message(0, name=name) + _link_info("dummy", b"")
+    return Request(_NEWLINK, CREATE | EXCLUSIVE, body, f"create dummy link {name}")
+
+
+def macvlan_data(mode: int) -> bytes:
+    return attribute(_MACVLAN_MODE, struct.pack("=I", mode))
+
+
+def ipvlan_data(mode: int, flags: int) -> bytes:
+    return attribute(_IPVLAN_MODE, struct.pack("=H", mode)) + attribute(
+        _IPVLAN_FLAGS, struct.pack("=H", flags)
+    )
+
+
+def vlan_data(ident: int) -> bytes:
+    return attribute(_VLAN_ID, struct.pack("=H", ident))
+
+
 def set_link(
     link: str | int,
     *,
@@ -128,6 +187,12 @@ def set_link(
     index, name = (link, new_name) if isinstance(link, int) else (0, link)
     body = _link_message(index, name=name, mac=mac, mtu=mtu, master=master, up=up)
     return Request(_NEWLINK, 0, body, f"change link {link}")
+
+
+def set_alias(name: str, alias: str) -> Request:
+    """A note on a link, for whoever finds it later."""
+    body = _link_message(0, name=name) + attribute(_IFLA_IFALIAS, alias.encode())
+    return Request(_NEWLINK, 0, body, f"set alias of {name}")
 
 
 def without_ipv6_autoconf(name: str) -> Request:
@@ -314,6 +379,7 @@ def _parse_link(payload: bytes) -> Link:
         mtu=_number(found, _IFLA_MTU),
         up=bool(flags & _IFF_UP),
         master=_number(found, _IFLA_MASTER),
+        alias=found.get(_IFLA_IFALIAS, b"").rstrip(b"\0").decode(errors="replace"),
     )
 
 

@@ -18,7 +18,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from teu.errors import EngineError, SystemFailure
 from teu.sys.archivepath import clean_path, lexical_path
 from teu.sys.atomicfile import write_fully
 from teu.sys.beneath import open_beneath, open_directory, remove_tree, set_mode
@@ -45,13 +44,12 @@ from teu.sys.tarheader import (
     clamp_time,
 )
 from teu.sys.tarstream import TarStream
+from teu.sys.unpackerrors import shown, translated
 from teu.sys.xattrs import set_xattr
 
 _IMPLIED_MODE = 0o755
 _CACHED_DIRECTORIES = 64
 _MAX_SYMLINKS = 40
-_HOSTILE = (errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EFBIG, errno.EISDIR)
-_SHOWN_NAME = 200
 _SPACE_CHECK_BYTES = 64 << 20
 _MAX_MAJOR, _MAX_MINOR = 1 << 12, 1 << 20  # the kernel's dev_t
 
@@ -80,8 +78,8 @@ class Unpacker:
 
     `keep_kinds` refuses to put a file where a directory is, and the other way round.
     `skeleton` records what is needed to make the archive again; the stream's `on_raw` must be its
-    `raw`. Not for two threads at once. Others (a running container) may change what is below `root`
-    meanwhile: entries may get lost then, but nothing outside of it is touched.
+    `raw`. Not for two threads at once. A container may change what is below `root` meanwhile:
+    entries may get lost then, nothing outside of it is touched.
     """
 
     def __init__(
@@ -125,7 +123,7 @@ class Unpacker:
             try:
                 self._entry(entry, stream)
             except OSError as error:
-                raise _translated(error, entry) from error
+                raise translated(error, entry) from error
             if self._stale_fds:
                 self._close_stale()
             self._result.entries += 1
@@ -145,7 +143,7 @@ class Unpacker:
         maker = self._makers.get(entry.kind)
         if maker is None:
             raise InvalidArchive(
-                f"{_shown(entry)}: unhandled tar header type {entry.kind[0]} in the archive"
+                f"{shown(entry)}: unhandled tar header type {entry.kind[0]} in the archive"
             )
         if not path:
             self._root_entry(entry)
@@ -164,7 +162,7 @@ class Unpacker:
 
     def _root_entry(self, entry: Entry) -> None:
         if entry.kind != DIRECTORY:
-            raise InvalidArchive(f"{_shown(entry)}: the root of the archive is not a directory")
+            raise InvalidArchive(f"{shown(entry)}: the root of the archive is not a directory")
         self._set_attributes(self._root_fd, entry)
         self._times[b""] = entry.mtime_ns
 
@@ -225,14 +223,14 @@ class Unpacker:
                 os.close(source_fd)
         except FileNotFoundError as error:
             raise InvalidArchive(
-                f"{_shown(entry)}: a hard link to {os.fsdecode(entry.link)}, which is not in the "
+                f"{shown(entry)}: a hard link to {os.fsdecode(entry.link)}, which is not in the "
                 "archive before it"
             ) from error
 
     def _link(self, entry: Entry, source_fd: int, name: bytes, place: _Place) -> None:
         found = os.stat(name, dir_fd=source_fd, follow_symlinks=False)
         if stat.S_ISDIR(found.st_mode):
-            raise InvalidArchive(f"{_shown(entry)}: a hard link to a directory")
+            raise InvalidArchive(f"{shown(entry)}: a hard link to a directory")
         with suppress(FileNotFoundError):
             existing = os.stat(place.name, dir_fd=place.parent_fd, follow_symlinks=False)
             if (existing.st_dev, existing.st_ino) == (found.st_dev, found.st_ino):
@@ -259,7 +257,7 @@ class Unpacker:
         kind = {CHARACTER: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO}
         mode = kind[entry.kind] | 0o600
         if not (0 <= entry.major < _MAX_MAJOR and 0 <= entry.minor < _MAX_MINOR):
-            raise InvalidArchive(f"{_shown(entry)}: invalid tar header: bad device number")
+            raise InvalidArchive(f"{shown(entry)}: invalid tar header: bad device number")
         device = os.makedev(entry.major, entry.minor)
         try:
             os.mknod(place.name, mode, device, dir_fd=place.parent_fd)
@@ -297,7 +295,7 @@ class Unpacker:
             return
         hidden = name[len(WHITEOUT_PREFIX) :]
         if hidden in (b"", b".", b".."):
-            raise InvalidArchive(f"{_shown(entry)}: a whiteout of nothing")
+            raise InvalidArchive(f"{shown(entry)}: a whiteout of nothing")
         try:
             os.mknod(hidden, stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent_fd)
         except FileExistsError:
@@ -478,22 +476,3 @@ class Unpacker:
 def _times(mtime_ns: int) -> tuple[int, int]:
     instant = clamp_time(mtime_ns)
     return instant, instant
-
-
-def _shown(entry: Entry) -> str:
-    name = os.fsdecode(entry.name)
-    return name if len(name) <= _SHOWN_NAME else f"{name[:_SHOWN_NAME]}…"
-
-
-def _translated(error: OSError, entry: Entry) -> EngineError:
-    reason = os.strerror(error.errno) if error.errno else str(error)
-    if error.errno in _HOSTILE:
-        return InvalidArchive(f"cannot unpack {_shown(entry)}: {reason}")
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return SystemFailure(
-            f"cannot unpack {_shown(entry)}: {reason}: free some disk space (for images: "
-            "`teu image prune`) and try again"
-        )
-    if error.errno == errno.EPERM and entry.kind in (CHARACTER, BLOCK_DEVICE):
-        reason += " (device nodes need root)"
-    return SystemFailure(f"cannot unpack {_shown(entry)}: {reason}")

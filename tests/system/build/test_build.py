@@ -1,6 +1,7 @@
 """What a build does beyond its Dockerfile: cache, cancel, progress, inputs, clean-up."""
 
 import json
+import re
 import socket
 import subprocess
 import time
@@ -410,3 +411,96 @@ def test_buildkit_is_refused_in_words(engine: Engine) -> None:
     reply = engine.api.request("POST", "/build", b"", version="2")
     assert reply.status == 400
     assert "DOCKER_BUILDKIT=0" in reply.json()["message"]
+
+
+# --- warnings, failures ---------------------------------------------------------------------
+
+
+def test_check(teu: Cli, tmp_path: Path) -> None:
+    where = write(tmp_path / "c", "FROM busybox as x\nCMD y\nCOPY $NOPE /z\n")
+    done = teu.run("build", "--check", str(where))
+    assert done.code == 1
+    assert "Check complete, 3 warnings have been found!" in done.out
+    assert "WARNING: JSONArgsRecommended - https://" in done.out
+    assert "   2 | >>> CMD y" in done.out
+    good = write(tmp_path / "g", FROM)
+    assert teu.ok("build", "--check", str(good)) == "Check complete, no warnings found."
+    strict = write(tmp_path / "s", "# check=error=true\nFROM busybox as x\n")
+    assert "lint violation found for rules: FromAsCasing" in teu.fails(1, "build", str(strict))
+
+
+def test_secret_looking_names_are_warned_of(cli: Cli, tmp_path: Path) -> None:
+    where = write(tmp_path / "c", FROM + "ENV DB_PASSWORD=x\n")
+    said = cli.ok("build", str(where))
+    assert "[Warning] SecretsUsedInArgOrEnv: Do not use ARG or ENV" in said
+
+
+def test_a_failed_step_can_be_entered(
+    teu: Cli, engine: Engine, tmp_path: Path, names: Names
+) -> None:
+    text = FROM + f"ENV WHO={names('x')}\nWORKDIR /w\nRUN echo here > f\nRUN cat f; exit 3\n"
+    done = teu.run("build", str(write(tmp_path / "c", text)))
+    assert done.code == 3
+    failure = done.out.split("teu builder shell ")[1].split()[0]
+    script = b"pwd; cat f; echo $WHO\n"
+    seen = teu.ok("builder", "shell", failure, stdin=script)
+    assert seen.splitlines()[-3:] == ["/w", "here", names("x")]
+    assert teu.ok("builder", "shell", stdin=script).endswith(names("x"))
+    assert "no failed build step" in teu.fails(1, "builder", "shell", "nope")
+    with teu.tty("build", "--progress", "plain", str(tmp_path / "c")) as terminal:
+        terminal.expect("ERROR")
+        terminal.expect(">>> RUN cat f; exit 3")
+        assert terminal.wait() == 3
+
+
+def test_progress_at_a_terminal(teu: Cli, tmp_path: Path, names: Names) -> None:
+    where = write(tmp_path / "c", FROM + f"RUN echo {names('x')}\n")
+    with teu.tty("build", str(where), columns=100) as terminal:
+        terminal.expect("Successfully built")
+        assert terminal.wait() == 0
+        assert re.search(r"\[\+\] Building .*FINISHED", terminal.seen)
+        assert "=> [stage-0 2/2] RUN echo" in terminal.seen
+    done = teu.run("build", "--progress", "rawjson", str(where))
+    kinds = [json.loads(line)["kind"] for line in done.err.splitlines()]
+    assert {"plan", "started", "cached", "done"} <= set(kinds)
+    assert "invalid progress mode" in teu.fails(1, "build", "--progress", "x", str(where))
+
+
+def test_a_daemon_that_stops_ends_its_builds(private_engine: Engine) -> None:
+    body = builds.context_tar(context(FROM + "RUN echo begun; sleep 302\n"))
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(private_engine.socket))
+        head = f"POST /build HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        client.sendall(head.encode() + body)
+        seen = b""
+        client.settimeout(20)
+        while b"begun" not in seen:
+            seen += client.recv(4096)
+        begin = time.monotonic()
+        assert private_engine.terminate() == 0
+        assert time.monotonic() - begin < 10
+    assert not [p for p in _commands() if "sleep 302" in p]
+    assert no_steps_left(private_engine)
+    private_engine.start()
+
+
+# --- networks -------------------------------------------------------------------------------
+
+
+def test_commands_join_a_network(engine: Engine, cli: Cli, names: Names) -> None:
+    network, server = names("n"), names("s")
+    cli.ok("network", "create", network)
+    cli.ok("run", "-d", "--name", server, "--network", network, "busybox", "sleep", "300")
+    done = build(engine, FROM + f"RUN ping -c1 -W5 {server}\n", networkmode=network, nocache=1)
+    assert done.image, done
+    lost = build(engine, FROM + "RUN ls /sys/class/net && ls nope\n", networkmode="none")
+    assert "lo" in lost.log.split()
+    assert "eth0" not in lost.log
+    unknown = build(engine, FROM + f"RUN true {names('x')}\n", networkmode="no-such-network")
+    assert "no-such-network" in unknown.error
+
+
+def test_platforms_that_do_not_exist(engine: Engine) -> None:
+    refused = build(engine, FROM, platform="foobar")
+    assert refused.status == 400
+    assert "unknown operating system or architecture" in refused.error

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness import builds
+from harness.cache import command
 from harness.clients import Cli
 from harness.engine import Engine
 from harness.names import Names
@@ -148,3 +150,21 @@ def test_several_platforms_have_one_name(teu: Cli, engine: Engine, names: Names)
         shown = engine.api.get(f"/images/{tag}/json", platform=platform)
         assert shown["Architecture"] == architecture
         assert shown["Config"]["Labels"] == {"arch": architecture}
+
+
+def test_annotations(teu: Cli, context: Path, registry: str, names: Names) -> None:
+    name = f"{registry}/annotated"
+    teu.ok(
+        "build", "-q", "-t", name, "--annotation", "org.x=one", "--annotation",
+        "manifest:org.y=a=b", "--push", str(context),
+    )  # fmt: skip
+    raw = command("skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{name}")
+    assert json.loads(raw)["annotations"] == {"org.x": "one", "org.y": "a=b"}
+    assert "use KEY=VALUE" in teu.fails(1, "build", "--annotation", "x", str(context))
+
+
+def test_names_that_are_no_text(teu: Cli, engine: Engine, context: Path) -> None:
+    (context / "Dockerfile").write_text(FROM + "COPY . /all/\n")
+    Path(os.fsdecode(os.fsencode(context) + b"/odd-\xff")).write_text("odd")
+    tree = builds.tree_of(engine.api, teu.ok("build", "-q", str(context)))
+    assert [path for path in tree if path.startswith("/all/odd-")]

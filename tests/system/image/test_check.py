@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from harness.fakeregistry import FakeRegistry, serving
 from harness.imagelab import (
@@ -222,6 +223,38 @@ def test_what_was_loaded_cannot_be_fetched(lab: Lab) -> None:
     assert not found["Repaired"]
     assert "its image has no name in a registry; load or build it again" in found["Outcome"]
     lab.load(docker_archive(APP))
+    assert problems(lab) == []
+
+
+def test_a_container_that_starts_meanwhile_keeps_its_layer(lab: Lab) -> None:
+    fake = FakeRegistry()
+    fake.put(APP, "app:1")
+
+    async def work(service: ImageService) -> None:
+        async with serving(fake) as address:
+            image = await service.pull(f"{address}/app:1", progress=lambda message: None)
+            damaged = tree(lab)
+            (damaged / "etc/empty").unlink()
+
+            starting = [True]
+
+            async def start(request: web.Request) -> None:
+                if starting:
+                    lab.users.mounted = {image.chain_ids[0]: "c" * 64}
+
+            fake.on("/blobs/", start)
+            [found] = await check(service, repair=True)
+            assert "running container cccccccccccc uses it" in found["Outcome"]
+            assert damaged.is_dir()
+            lab.users.mounted = {}
+            starting.clear()
+            with service.keeping(image.chain_ids):  # a build, say
+                [found] = await check(service, repair=True)
+            assert "something that is under way uses it" in found["Outcome"]
+            [found] = await check(service, repair=True)
+            assert found["Repaired"]
+
+    lab.run(work)
     assert problems(lab) == []
 
 

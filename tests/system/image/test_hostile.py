@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from harness import hostile
 from harness.imagelab import directory, member, symlink, tar_of
@@ -50,7 +50,6 @@ def unpack_and_look(data: bytes, root: Path) -> str:
     return ""
 
 
-@settings(max_examples=150)
 @given(hostile.archives)
 def test_any_archive_stays_inside_and_means_what_it_says(data: bytes) -> None:
     with (
@@ -60,7 +59,6 @@ def test_any_archive_stays_inside_and_means_what_it_says(data: bytes) -> None:
         unpack_and_look(data, inner)
 
 
-@settings(max_examples=100)
 @given(hostile.archives)
 def test_any_archive_copied_into_a_container_stays_inside(data: bytes) -> None:
     """`cp` and `PUT archive`: onto a tree that is there, without whiteouts."""

@@ -64,6 +64,8 @@ def test_load_docker_archive(lab: Lab, how: str) -> None:
     image = app("app:1", "app:2", Env=["A=1"])
     assert lab.load(compressed(docker_archive(image), how)) == [image.id]
     assert "Loaded image: app:1\nLoaded image: app:2\n" in lab.text
+    layers = {message["id"] for message in lab.messages if "progressDetail" in message}
+    assert layers == {digest(layer)[7:19] for layer in image.layers}
 
     async def look(service: ImageService) -> None:
         for ref in ("app:1", "app:2", image.id, image.id[7:], image.id[7:19], image.id[:20]):
@@ -422,9 +424,15 @@ def test_list_filters(lab: Lab) -> None:
         assert ids(until=["1h"]) == everything
         [row] = service.list_images({"reference": ["one:1"]})
         assert row["RepoTags"] == ["one:1"]
-        for filters in ({"x": ["1"]}, {"dangling": ["maybe"]}, {"until": ["soon"]}):
-            with pytest.raises(InvalidParameter, match="invalid"):
+        for filters, said in (
+            ({"x": ["1"]}, "invalid filter 'x'"),
+            ({"dangling": ["maybe"]}, "invalid filter 'dangling=[maybe]'"),
+            ({"dangling": ["true", "false"]}, "invalid filter 'dangling=[true false]'"),
+            ({"until": ["soon"]}, 'failed to parse value as time or duration: "soon"'),
+        ):
+            with pytest.raises(InvalidParameter) as caught:
                 service.list_images(filters)
+            assert str(caught.value) == said
 
     lab.run(work)
 

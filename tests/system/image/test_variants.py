@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import hashlib
 import io
 import json
 import random
@@ -80,7 +81,8 @@ def test_manifests_of_an_index_are_listed(lab: Lab) -> None:
     lab.users.containers = {FOREIGN.id: [("c" * 64, False)]}
 
     async def look(service: ImageService) -> None:
-        [row] = service.list_images({}, manifests=True)
+        [row] = service.list_images({})
+        await service.add_manifests([row])
         native, foreign, absent, attestation = row["Manifests"]
         assert native["Kind"] == foreign["Kind"] == absent["Kind"] == "image"
         assert [m["Available"] for m in row["Manifests"]] == [True, True, False, False]
@@ -277,7 +279,8 @@ def test_artifacts_are_stored_saved_and_removed(lab: Lab, tmp_path: Path) -> Non
     async def look(service: ImageService) -> None:
         with pytest.raises(InvalidParameter, match="not a container image but an artifact"):
             service.runnable("chart:1")
-        [row] = service.list_images({}, manifests=True)
+        [row] = service.list_images({})
+        await service.add_manifests([row])
         assert (row["Id"], row["RepoTags"]) == (ident, ["chart:1"])
         assert row["Manifests"][0]["Kind"] == "unknown"
         assert row["Size"] == sum(map(len, [manifest, *blobs]))
@@ -318,6 +321,56 @@ def test_an_artifact_without_its_contents(lab: Lab) -> None:
     lab.load(docker_archive(Archived([BASE], ["kept:1"])))
     with unchanged(lab), pytest.raises(EngineError, match="which is not in it"):
         lab.load(data)
+
+
+def sha512(media_type: str, data: bytes) -> dict[str, Any]:
+    return descriptor(media_type, data) | {"digest": "sha512:" + hashlib.sha512(data).hexdigest()}
+
+
+@pytest.mark.parametrize("how", [bytes, gzip.compress])
+def test_digests_may_be_sha512(lab: Lab, how: Any, tmp_path: Path) -> None:
+    layer = tar_of(member("x", b"long digest"))
+    image = Archived([how(layer)], plain_layers=[layer])
+    manifest = json.dumps(
+        {
+            "schemaVersion": 2,
+            "config": sha512("application/vnd.oci.image.config.v1+json", image.config_data),
+            "layers": [sha512("application/vnd.oci.image.layer.v1.tar", image.layers[0])],
+        }
+    ).encode()
+    thing = json.dumps(
+        {
+            "schemaVersion": 2,
+            "artifactType": "application/vnd.example",
+            "config": sha512("application/vnd.oci.empty.v1+json", b"{}"),
+            "layers": [sha512("application/x-tar", image.layers[0])],
+        }
+    ).encode()
+    entries = [sha512(OCI_MANIFEST, manifest), sha512(OCI_MANIFEST, thing)]
+    blobs = [manifest, thing, image.config_data, image.layers[0], b"{}"]
+    data = layout_of(entries, blobs, "sha512")
+    assert lab.load(data) == [image.id, digest(thing)]
+    with unchanged(lab), pytest.raises(InvalidParameter, match="does not match its digest"):
+        lab.load(data.replace(b'{"architecture', b'{"Architecture'))
+    second = Lab(tmp_path / "2")
+    second.root.mkdir()
+    assert second.load(lab.save(image.id, digest(thing))) == [image.id, digest(thing)]
+    found: list[dict[str, Any]] = []
+
+    async def check(service: ImageService) -> None:
+        await service.check(found.append)
+
+    lab.run(check)
+    sums = next(message["aux"] for message in found if "aux" in message)
+    assert sums["Checked"]["Blobs"] > 3
+
+
+@pytest.mark.parametrize("digest", ["sha256:../../x", "md5:1", ""])
+def test_a_digest_that_cannot_be_checked_is_refused(lab: Lab, digest: str) -> None:
+    entry = descriptor(OCI_MANIFEST, b"{}") | {"digest": digest}
+    lab.load(docker_archive(Archived([BASE], ["kept:1"])))
+    with unchanged(lab), pytest.raises(InvalidParameter, match="unsupported digest"):
+        lab.load(layout_of([entry], [b"{}"]))
 
 
 def test_a_foreign_layer_that_is_not_there_is_explained(lab: Lab) -> None:

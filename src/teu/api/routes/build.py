@@ -7,6 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
+from teu.api import status
 from teu.api.call import Call, answer
 from teu.api.engine import Engine
 from teu.api.headers import HEADERS
@@ -37,6 +38,7 @@ class BuildRoutes:
         return [
             Route("POST", "/build", self.build),
             Route("POST", "/build/prune", self.prune),
+            Route("POST", "/build/failures", self.failure),
             Route("GET", "/build/cache/{id}", self.cache),
             Route("GET", "/build/trees/{name:path}", self.tree),
         ]
@@ -68,6 +70,11 @@ class BuildRoutes:
         self._engine.events.publish("builder", "prune", "", {"reclaimed": str(freed)})
         return answer({"CachesDeleted": gone or None, "SpaceReclaimed": freed})
 
+    async def failure(self, call: Call) -> web.StreamResponse:
+        """An image of what was there before a step failed, for `build shell` of our client."""
+        image, command = await self._builds.failures.image(call.text("id"))
+        return answer({"Id": image.id, "Command": command}, status.CREATED)
+
     async def cache(self, call: Call) -> web.StreamResponse:
         """What `--cache-to type=local` of our own client writes."""
         return await _archive(call, self._builds.cache_archive(call.params["id"]))
@@ -89,6 +96,9 @@ class BuildRoutes:
             await asyncio.shield(self._builds.sessions.close(session))
 
     async def _run(self, call: Call, request: BuildRequest, inputs: Inputs) -> web.StreamResponse:
+        if request.check:
+            text, count = await self._builds.check(request, inputs)
+            return answer({"Text": text, "Warnings": count})
         stream = Stream()
         progress = _progress(call, request, stream)
         inputs.flow = stream.flow

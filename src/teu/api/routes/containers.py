@@ -83,7 +83,8 @@ class ContainerRoutes:
             Route("GET", "/containers/{id}/attach/ws", self.attach_websocket),
             Route("POST", "/containers/{id}/resize", self.resize),
             Route("POST", "/containers/{id}/wait", self.wait),
-            Route("DELETE", "/containers/{id:path}", self.remove),
+            Route("DELETE", "/containers/{id}", self.remove),
+            Route("DELETE", "/containers/{id}/{alias}", self.remove_link),
             Route("POST", "/containers/prune", self.prune, (1, 25)),
             Route("POST", "/containers/{id}/update", self.update),
             Route("GET", "/containers/{id}/stats", self.stats),
@@ -226,12 +227,20 @@ class ContainerRoutes:
 
     async def remove(self, call: Call) -> web.StreamResponse:
         if call.flag("link"):
-            self._engine.links.remove(call.params["id"])
-            return web.Response(status=status.NO_CONTENT)
+            raise InvalidParameter("a link is named /CONTAINER/ALIAS")
         work = self._engine.lifecycle.remove(
             self._get(call), force=call.flag("force"), volumes=call.flag("v")
         )
         return await self._change(work, "remove")
+
+    async def remove_link(self, call: Call) -> web.StreamResponse:
+        """`rm --link CONTAINER/ALIAS`: the slash comes as it is."""
+        if not call.flag("link"):
+            raise NotFound("page not found")
+        container = self._get(call)
+        return await self._change(
+            self._engine.links.remove(container, call.params["alias"]), "unlink"
+        )
 
     async def prune(self, call: Call) -> web.StreamResponse:
         removed, reclaimed = await self._engine.services.tasks.shielded(

@@ -51,8 +51,9 @@ class ImageRoutes:
             call.filters(),
             all_=call.flag("all"),
             shared_size=call.flag("shared-size"),
-            manifests=call.flag("manifests") and call.version >= _MANIFESTS_SINCE,
         )
+        if call.flag("manifests") and call.version >= _MANIFESTS_SINCE:
+            await self._images.add_manifests(rows)
         for row in rows:
             versions.adapt_image_row(row, call.version)
         return answer(rows)

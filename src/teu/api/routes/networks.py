@@ -45,6 +45,7 @@ class NetworkRoutes:
             Route("DELETE", "/networks/{id}", self.remove),
             Route("POST", "/networks/{id}/connect", self.connect),
             Route("POST", "/networks/{id}/disconnect", self.disconnect),
+            Route("GET", "/containers/{id}/reach", self.reach),
         ]
 
     async def listing(self, call: Call) -> web.StreamResponse:
@@ -141,6 +142,16 @@ class NetworkRoutes:
             work = plugs.disconnect(containers.get(body.container), network)
         await self._tasks.shielded(work, "disconnect")
         return web.Response(status=status.OK)
+
+    async def reach(self, call: Call) -> web.StreamResponse:
+        """Not Docker's: whether, and if not why, the container reaches `?target=NAME[:PORT]`.
+
+        {"Reaches": bool, "From": str, "To": str, "Hops": [{"Hop", "Passed": bool, "Text"}]}
+        """
+        container = self._engine.services.containers.get(call.params["id"])
+        way = await self._engine.reach.explain(container, call.text("target"))
+        hops = [{"Hop": one.name, "Passed": one.passed, "Text": one.text} for one in way.hops]
+        return answer({"Reaches": way.reaches, "From": way.sender, "To": way.target, "Hops": hops})
 
     def _tell(self, action: str, network: NetworkRecord) -> None:
         self._engine.events.publish(

@@ -16,7 +16,7 @@ class CreateBody(Wire):
     """API 1.51 `VolumeCreateOptions`."""
 
     name: str = ""
-    driver: str = "local"
+    driver: str = ""
     driver_opts: dict[str, str] | None = None
     labels: dict[str, str] | None = None
 
@@ -25,7 +25,6 @@ class VolumeRoutes:
     def __init__(self, engine: Engine) -> None:
         self._volumes = engine.services.volumes
         self._tasks = engine.services.tasks
-        self._events = engine.events
 
     def routes(self) -> list[Route]:
         return [
@@ -39,8 +38,9 @@ class VolumeRoutes:
     async def listing(self, call: Call) -> web.StreamResponse:
         filters = call.filters()
         check_filters(filters, frozenset({"name", "label", "dangling", "driver"}))
-        chosen = [v for v in self._volumes.all() if self._passes(v, filters)]
-        return answer({"Volumes": [shown(v, self._volumes) for v in chosen], "Warnings": None})
+        volumes, warnings = await self._volumes.listed()
+        chosen = [shown(v, self._volumes) for v in volumes if self._passes(v, filters)]
+        return answer({"Volumes": chosen, "Warnings": warnings or None})
 
     def _passes(self, volume: VolumeRecord, filters: Filters) -> bool:
         names, drivers = filters.get("name"), filters.get("driver")
@@ -57,25 +57,24 @@ class VolumeRoutes:
 
     async def create(self, call: Call) -> web.StreamResponse:
         body = await call.body(CreateBody)
-        known = self._volumes.find(body.name)
-        volume = self._volumes.create(
-            body.name, driver=body.driver, options=body.driver_opts, labels=body.labels
+        volume, _ = await self._tasks.shielded(
+            self._volumes.ensure(
+                body.name, driver=body.driver, options=body.driver_opts, labels=body.labels
+            ),
+            f"create volume {body.name}",
         )
-        if known is None:
-            self._tell("create", volume)
         return answer(shown(volume, self._volumes), status.CREATED)
 
     async def inspect(self, call: Call) -> web.StreamResponse:
-        return answer(shown(self._volumes.get(call.params["name"]), self._volumes))
+        volume = await self._volumes.look_up(call.params["name"])
+        state = await self._volumes.status(volume)
+        return answer(shown(volume, self._volumes) | ({"Status": state} if state else {}))
 
     async def remove(self, call: Call) -> web.StreamResponse:
         name = call.params["name"]
-        volume = self._volumes.find(name)
         await self._tasks.shielded(
             self._volumes.remove(name, force=call.flag("force")), f"remove volume {name}"
         )
-        if volume is not None:
-            self._tell("destroy", volume)
         return web.Response(status=status.NO_CONTENT)
 
     async def prune(self, call: Call) -> web.StreamResponse:
@@ -92,10 +91,5 @@ class VolumeRoutes:
             self._volumes.prune(include_named=everything or call.version < (1, 42), wanted=wanted),
             "prune volumes",
         )
-        for name in removed:
-            self._events.publish("volume", "destroy", name, {"driver": "local"})
-        self._events.publish("volume", "prune", "", {"reclaimed": str(reclaimed)})
+        self._volumes.tell("prune", "", {"reclaimed": str(reclaimed)})
         return answer({"VolumesDeleted": removed or None, "SpaceReclaimed": reclaimed})
-
-    def _tell(self, action: str, volume: VolumeRecord) -> None:
-        self._events.publish("volume", action, volume.name, {"driver": volume.driver})

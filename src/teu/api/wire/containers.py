@@ -173,7 +173,7 @@ def network_settings(record: ContainerRecord) -> dict[str, Any]:
 def _shown_networks(record: ContainerRecord) -> dict[str, EndpointSettings]:
     if record.host.network_mode == "host":
         return {"host": EndpointSettings()}
-    if state.is_running(record):
+    if state.is_running(record) or not record.started_ns:  # before its first start: as asked
         return record.networks
     started = bool(record.started_ns)
     return {name: _asked_only(one, started) for name, one in record.networks.items()}

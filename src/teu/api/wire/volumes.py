@@ -12,14 +12,16 @@ def shown(
 ) -> dict[str, Any]:
     """`size_bytes` is given in `system df` only."""
     result: dict[str, Any] = {
-        "CreatedAt": clock.format_ns(volume.created_ns)[:19] + "Z",
+        "CreatedAt": clock.format_ns(volume.created_ns)[:19] + "Z" if volume.created_ns else "",
         "Driver": volume.driver,
         "Labels": volume.labels or None,
-        "Mountpoint": str(volumes.data_directory(volume.name)),
+        "Mountpoint": volumes.mountpoint(volume),
         "Name": volume.name,
         "Options": volume.options or None,
-        "Scope": "local",
+        "Scope": volumes.scope(volume),
     }
+    if not result["CreatedAt"]:  # a plugin's, never made here
+        del result["CreatedAt"]
     if size_bytes is not None:
         result["UsageData"] = {"RefCount": len(volumes.users(volume.name)), "Size": size_bytes}
     return result

@@ -38,6 +38,10 @@ _TAR = {"Content-Type": "application/x-tar"}
 
 def build(session: Session, options: Options, words: list[str]) -> int:
     """Builds an image; with -q its id is all that is printed."""
+    if words[0] == "shell" and not os.path.exists("shell"):
+        from teu.cli.commands.buildshell import shell
+
+        return shell(session, options, [])
     outputs = read_outputs(options)
     query = _query(session, options)
     quiet = options.flag("quiet") or writes_to_stdout(outputs)
@@ -45,6 +49,11 @@ def build(session: Session, options: Options, words: list[str]) -> int:
     query |= {"progress": "events" if view else None, "q": quiet or None}
     body = _inputs(session, options, words[0], query)
     headers = {**_TAR, "X-Registry-Config": _logins(session)}
+    if options.flag("check"):
+        answer = session.client.request("POST", "/build", query | {"check": "1"}, body, headers)
+        found = session.client.finish_json(answer)
+        session.out(found["Text"])
+        return 1 if found["Warnings"] else 0
     image = _follow(session.client.stream("POST", "/build", query, body, headers), view, quiet)
     if options.flag("quiet"):
         session.out(f"{image}\n")
@@ -99,8 +108,9 @@ def _inputs(session: Session, options: Options, where: str, query: Query) -> Bod
         return b""
     context = LocalContext(where, asked)
     build_session = BuildSession(session)
-    if build_session.open(context.dockerfile_text, context.dockerfile, options.text("target")):
-        build_session.send_files(context)
+    target = options.text("target")
+    has_sessions = build_session.open(context.dockerfile_text, context.dockerfile, target)
+    if has_sessions and build_session.send_files(context):
         return _with_session(build_session, options, query)
     _refuse_session_flags(options)
     name = context.sent_dockerfile
@@ -168,10 +178,29 @@ def _query(session: Session, options: Options) -> Query:
         "securityopt": _json(options.texts("security-opt")),
         "allow": _json(csv_values(options.texts("allow"))),
         "nocachefilter": _json(csv_values(options.texts("no-cache-filter"))),
+        "annotations": _json(_annotations(options)),
         "explain": options.flag("explain") or None,
         "rm": "1",
     }
     return query
+
+
+def _annotations(options: Options) -> dict[str, str]:
+    """`manifest:KEY=VALUE` or `KEY=VALUE`: of the image's manifest. Raises: Failure."""
+    found = {}
+    for text in options.texts("annotation"):
+        level, colon, rest = text.partition(":")
+        key = level.partition("=")[0]
+        if colon and key == level and level.startswith(("manifest", "index")):
+            if level.startswith("index"):
+                raise Failure(f"annotation {text!r}: only those of manifests are supported")
+            name, given, value = rest.partition("=")
+        else:
+            name, given, value = text.partition("=")
+        if not name or not given:
+            raise Failure(f"invalid annotation {text!r}: use KEY=VALUE")
+        found[name] = value
+    return found
 
 
 def _json(value: Any) -> str | None:
@@ -206,11 +235,13 @@ def _logins(session: Session) -> str:
 _FLAGS = (
     Flag("add-host", "", "list", "Add a line HOST:IP to /etc/hosts of the commands"),
     Flag("allow", "", "list", "Allow network.host or security.insecure to the commands"),
+    Flag("annotation", "", "list", "Set an annotation of the image's manifest (KEY=VALUE)"),
     Flag("build-arg", "", "list", "Give an ARG a value"),
     Flag("build-context", "", "list", "Another context (NAME=DIRECTORY or docker-image://NAME)"),
     Flag("cache-from", "", "list", "Take cached results from there, too"),
     Flag("cache-to", "", "list", "Write results there (type=inline, registry or local)"),
     Flag("cgroup-parent", "", "string", "Parent cgroup of the commands"),
+    Flag("check", "", "bool", "Check the Dockerfile and build nothing"),
     Flag("compress", "", "bool", "Accepted and ignored", hidden=True),
     Flag("cpu-period", "", "int", "Limit the CPU period (CFS)"),
     Flag("cpu-quota", "", "int", "Limit the CPU quota (CFS)"),

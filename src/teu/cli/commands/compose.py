@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from teu.cli.grammar import Command, Flag
+from teu.cli.launcher import add_libraries
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def _in(module: str, function: str) -> Run:
     """A command of `cli/compose/MODULE.py`, which is imported when the command is used."""
 
     def run(session: Session, options: Options, arguments: list[str]) -> int:
+        add_libraries()
         name = f"teu.cli.compose.{module}"
         __import__(name)
         status: int = getattr(sys.modules[name], function)(session, options, arguments)

@@ -28,29 +28,19 @@ _GO_SYMLINK = 1 << 27
 
 
 def copy(session: Session, options: Options, words: list[str]) -> int:
-    source_container, source = _split(words[0])
-    target_container, target = _split(words[1])
+    source_container, source = split(words[0])
+    target_container, target = split(words[1])
     if source_container and target_container:
         raise Failure("copying between containers is not supported")
     if not source_container and not target_container:
         raise Failure("must specify at least one container source")
-    job = _Copy(session, options, source_container or target_container)
-    if source_container:
-        if target == "-":
-            return job.to_stdout(source)
-        size = job.from_container(source, target)
-        where = os.path.abspath(target)
-    else:
-        size = job.to_container(source, target)
-        where = words[1]
-    if not options.flag("quiet") and sys.stderr.isatty():
-        from teu.units import human_size
-
-        session.err(f"Successfully copied {human_size(size)} to {where}\n")
-    return 0
+    container = source_container or target_container
+    path = f"/containers/{escape(container)}"
+    job = Copy(session, options, container, f"{path}/archive", f"{path}/json")
+    return job.run(source, target, outwards=bool(source_container), where=words[1])
 
 
-def _split(text: str) -> tuple[str, str]:
+def split(text: str) -> tuple[str, str]:
     """`container:path` -> both; a path of this machine -> ("", path)."""
     container, colon, path = text.partition(":")
     if not colon or text.startswith(("/", ".")):
@@ -58,15 +48,38 @@ def _split(text: str) -> tuple[str, str]:
     return container, path
 
 
-class _Copy:
-    """One copy from or to one container."""
+class Copy:
+    """One copy from or to a container, or a volume.
 
-    def __init__(self, session: Session, options: Options, container: str) -> None:
+    archive: its path in the API.  probe: a path that is there when the thing itself is.
+    """
+
+    def __init__(
+        self, session: Session, options: Options, label: str, archive: str, probe: str
+    ) -> None:
+        self._session = session
         self._client = session.client
-        self._label = container
-        self._path = f"/containers/{escape(container)}/archive"
+        self._label = label
+        self._path = archive
+        self._probe = probe
+        self._quiet = options.flag("quiet")
         self._archive = options.flag("archive")
         self._follow = options.flag("follow-link")
+
+    def run(self, source: str, target: str, *, outwards: bool, where: str) -> int:
+        """`outwards`: to this machine. `where`: what the user called the destination."""
+        if outwards and target == "-":
+            return self.to_stdout(source)
+        if outwards:
+            size = self.from_container(source, target)
+            where = os.path.abspath(target)
+        else:
+            size = self.to_container(source, target)
+        if not self._quiet and sys.stderr.isatty():
+            from teu.units import human_size
+
+            self._session.err(f"Successfully copied {human_size(size)} to {where}\n")
+        return 0
 
     def to_stdout(self, source: str) -> int:
         from teu.cli.frames import write_all
@@ -169,7 +182,7 @@ class _Copy:
             # A HEAD has no text: no such container, or no such path in it?
             if not error.is_missing:
                 raise
-            self._client.get(self._path.removesuffix("archive") + "json")
+            self._client.get(self._probe)
             return None
         return _stat_header(response)
 

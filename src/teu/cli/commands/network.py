@@ -1,4 +1,4 @@
-"""`network ls|create|rm|connect|disconnect`."""
+"""`network ls|create|rm|connect|disconnect|why`."""
 
 from __future__ import annotations
 
@@ -178,6 +178,19 @@ def _disconnect(session: Session, options: Options, arguments: list[str]) -> int
     return 0
 
 
+def _why(session: Session, _options: Options, arguments: list[str]) -> int:
+    """Not Docker's. Exit code 0: it reaches it, 1: it does not."""
+    sender, target = arguments
+    found = session.client.get(f"/containers/{escape(sender)}/reach", {"target": target})
+    yes = "yes" if found["Reaches"] else "no"
+    verb = "reaches" if found["Reaches"] else "does not reach"
+    session.out(f"{yes}: {found['From']} {verb} {found['To']}\n")
+    for hop in found["Hops"]:
+        mark = "ok" if hop["Passed"] else "no"
+        session.out(f"  {mark}  {hop['Hop']:<8} {hop['Text']}\n")
+    return 0 if found["Reaches"] else 1
+
+
 COMMANDS = {
     "network ls": Command(
         _list,
@@ -243,6 +256,7 @@ COMMANDS = {
                  metavar="strings"),
         ),
     ),
+    "network why": Command(_why, "CONTAINER TARGET[:PORT[/PROTO]]", args=(2, 2)),
     "network disconnect": Command(
         _disconnect,
         "[OPTIONS] NETWORK CONTAINER",
