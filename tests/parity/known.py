@@ -28,6 +28,15 @@ KNOWN: list[tuple[str, str]] = [
     (r"--storage-opt|--pull|load .*text|load -q|nosuchimage|pull nosuch|/nosuch/image", _PATH),
     (r"made:one", "without network, each says it its own way"),
     (r"/etc/passwd$", "crun does not name the file"),
+    (r"exec .*(nosuchcommand|/nosuch)", "127, as `run` has it, since Docker 25"),
+    (r"^exec --privileged", _HOST),
+    (r"^inspect -f .*ExitCode.* cc$", "API 1.41 ignores the signal of a stop"),
+    (r"^diff ", "the order of siblings"),
+    (r"^cp .* -$", "our archives have times to the nanosecond"),
+    (r"^cp (text|folder) cc:/(nosuch|d/f)", "the client reports its own broken upload, or not"),
+    (r"^rm cc$|^rm -l|^rename dd b/d|^ps -f health", _NEWER),
+    (r"^attach .*kk$", "the container may have ended already"),
+    (r"^stats --no-stream cc$", "how much memory a process has"),
     (r"-P|NetworkSettings\.Ports", "20.10 also publishes on the host's IPv6 addresses"),
 ]  # fmt: skip
 
