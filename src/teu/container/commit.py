@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -9,12 +10,15 @@ from teu.container.container import Container
 from teu.container.lifecycle import Lifecycle
 from teu.container.rootfs import RootFilesystems
 from teu.container.services import Services
+from teu.errors import Conflict, SystemFailure
 from teu.model.config import ContainerConfig
 from teu.model.container import Status
 from teu.model.image import Image
 from teu.sys.bytepipe import FromThread
 from teu.sys.ownthread import run_apart
 from teu.sys.pack import pack_tree
+
+log = logging.getLogger(__name__)
 
 
 class Committer:
@@ -38,9 +42,7 @@ class Committer:
 
         Raises: InvalidParameter (name, changes), SystemFailure.
         """
-        paused = pause and container.record.status is Status.RUNNING
-        if paused:
-            await self._lifecycle.pause_for_now(container)
+        paused = pause and await self._pause(container)
         try:
             image = await self._services.images.commit(
                 self._services.paths.home(container.id) / "upper",
@@ -60,6 +62,17 @@ class Committer:
             if paused:
                 await self._lifecycle.end_pause_for_now(container)
         return image
+
+    async def _pause(self, container: Container) -> bool:
+        """Whether it is paused by this. One that ends meanwhile holds still by itself."""
+        if container.record.status is not Status.RUNNING:
+            return False
+        try:
+            await self._lifecycle.pause_for_now(container)
+        except (Conflict, SystemFailure) as error:
+            log.info("committing %s without a pause: %s", container.id[:12], error.message)
+            return False
+        return True
 
     async def export(self, container: Container) -> AsyncGenerator[bytes, None]:
         """The whole file system as a tar stream (mount points appear empty)."""

@@ -35,7 +35,7 @@ from teu.network.errors import (
 from teu.store.networks import NetworkNameTaken
 from teu.sys.netlink import IPNetwork
 
-_NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_NAME: Final = re.compile(r"[^\x00-\x1f/]*[^\x00-\x1f/\s][^\x00-\x1f/]*")
 
 
 class Catalog:
@@ -281,7 +281,8 @@ def _check_request(request: NetworkCreate) -> None:
         raise PredefinedNetwork(request.name, creating=True)
     if not _NAME.fullmatch(request.name):
         raise InvalidParameter(
-            f"invalid network name {request.name!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+            f"invalid network name {request.name!r}: it must not be empty, nor contain '/' or "
+            "control characters"
         )
     if request.driver == "overlay":
         raise NotImplementedYet(

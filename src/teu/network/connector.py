@@ -39,6 +39,7 @@ from teu.tx import Transaction
 
 _RELEASE_LIMIT_S: Final = 10.0
 _HOST_LINK_DIGITS: Final = 11  # `veth` and these fill a link name's 15 characters
+_NOT_ON_BRIDGE: Final = "user specified IP address is supported on user defined networks only"
 log = logging.getLogger(__name__)
 
 
@@ -258,6 +259,8 @@ class Connector:
             record.address6 = str(self._take_address(network, pool, asked.ipv6_address))
             record.prefix6 = pool.subnet.prefixlen
             record.gateway6 = "" if has_none else str(pool.gateway)
+        elif asked.ipv6_address and network.name == BRIDGE:
+            raise InvalidParameter(_NOT_ON_BRIDGE)
 
     def _take_address(self, network: NetworkRecord, pool: AddressPool, asked: str) -> IPAddress:
         version = pool.subnet.version
@@ -268,9 +271,7 @@ class Connector:
             return taken
         address = parse_address(asked, f"IPv{version} address")
         if network.name == BRIDGE:
-            raise InvalidParameter(
-                "user specified IP address is supported on user defined networks only"
-            )
+            raise InvalidParameter(_NOT_ON_BRIDGE)
         if not (network.user_subnet if version == 4 else network.user_subnet6):
             raise InvalidParameter(
                 "user specified IP address is supported only when connecting to networks with "

@@ -137,7 +137,7 @@ class ImageRoutes:
         async def work(emit: Emit) -> None:
             await self._images.load(call.chunks(), progress=emit, platform=call.text("platform"))
 
-        return await stream_progress(call, self._tasks, "load", work)
+        return await stream_progress(call, self._tasks, "load", work, errors_in_stream=True)
 
     async def save(self, call: Call) -> web.StreamResponse:
         return await self._save(call, [call.params["name"]])
