@@ -73,7 +73,10 @@ class Renderer:
         self._timestamps = bool(request.get("timestamps"))
         self._details = bool(request.get("details"))
         self._multiplexed = bool(request.get("multiplexed"))
-        self._seam = _SEAM if self._multiplexed else b""
+        # Libraries that hand frames on as they come (docker-py's `logs(stream=True)`, which
+        # follows) give their callers lines then; whoever reads all at once gets it faster.
+        self._by_line = self._multiplexed and bool(request.get("follow"))
+        self._seam = _SEAM if self._by_line else b""
         self._plain = not (self._since or self._until or self._timestamps or self._details)
 
     def render(self, block: bytes) -> bytes:
@@ -131,14 +134,15 @@ class Renderer:
         return b"".join(frames)
 
     def _joined(self, stream: bytes, escaped: bytes) -> bytes:
-        """Entries with a seam between them. Each has a frame of its own: libraries that give
-        frames on as they come (docker-py's `logs(stream=True)`) give their callers lines."""
+        """Entries, with a seam between them where each gets a frame of its own."""
         if stream not in self._wanted or not escaped:
             return b""
         text = unescape(escaped)
         if not self._multiplexed:
             return text
         pack, kind = _HEADER.pack, _KINDS[stream]
+        if not self._by_line:
+            return pack(kind, len(text)) + text
         return b"".join([pack(kind, len(entry)) + entry for entry in text.split(_SEAM)])
 
     def error(self, message: str) -> bytes:
