@@ -109,6 +109,9 @@ class Streams:
                 timestamps=options.timestamps,
                 details=options.details,
                 multiplexed=not (record.config.tty or options.raw),
+                # Libraries hand frames on as they come (docker-py's `logs(stream=True)`, which
+                # follows): their callers expect lines. Who reads all at once gets it faster.
+                by_line=options.follow,
             ),
             fd,
         )

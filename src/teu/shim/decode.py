@@ -73,9 +73,7 @@ class Renderer:
         self._timestamps = bool(request.get("timestamps"))
         self._details = bool(request.get("details"))
         self._multiplexed = bool(request.get("multiplexed"))
-        # Libraries that hand frames on as they come (docker-py's `logs(stream=True)`, which
-        # follows) give their callers lines then; whoever reads all at once gets it faster.
-        self._by_line = self._multiplexed and bool(request.get("follow"))
+        self._by_line = self._multiplexed and bool(request.get("by_line"))
         self._seam = _SEAM if self._by_line else b""
         self._plain = not (self._since or self._until or self._timestamps or self._details)
 
