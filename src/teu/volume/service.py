@@ -295,9 +295,7 @@ class VolumeService:
             return
         self.begin_removal(name)
         await self._until_unmounted(name)
-        driver = self._volumes[name].driver
         await self.finish_removal(name, force=force)
-        self.tell("destroy", name, {"driver": driver})
 
     async def _until_unmounted(self, name: str) -> None:
         """A container that was removed a moment ago may still be giving the volume up."""
@@ -310,7 +308,7 @@ class VolumeService:
             raise VolumeInUse(name, self._uses.of(name)) from None
 
     def begin_removal(self, name: str) -> None:
-        """The intent: from here on nobody finds the volume; who begins it tells of it.
+        """The intent: from here on nobody finds the volume.
 
         Raises: NoSuchVolume, VolumeInUse.
         """
@@ -323,7 +321,7 @@ class VolumeService:
         self._store.save(record)
 
     async def finish_removal(self, name: str, *, force: bool = False) -> None:
-        """Removes the data, then the row (idempotent). Raises: what the driver raises."""
+        """Removes data, then row, and tells so (idempotent). Raises: what the driver raises."""
         async with self._lock(name):
             record = self._volumes.get(name)
             if record is None or not record.removing:
@@ -336,6 +334,7 @@ class VolumeService:
                     raise
                 log.warning("volume %s: forgotten by force: %s", name, error.message)
             self._forget(record)
+        self.tell("destroy", name, {"driver": record.driver})
 
     def _keep(self, record: VolumeRecord, error: EngineError) -> None:
         """What cannot be removed is shown again; a local removal cut short goes on later."""
