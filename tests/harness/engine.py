@@ -252,15 +252,27 @@ def processes_naming(root: Path) -> set[int]:
     return found
 
 
+def _is_of(alias: Path, root: Path) -> bool:
+    """Whether a link carries the note of the engine that ran below `root`."""
+    try:
+        return f"{root}/" in alias.read_text()
+    except OSError:
+        return False
+
+
 def sweep(root: Path, bridge: str) -> None:
-    """Takes away, by force, all that an engine left: processes, mounts, its bridge, its files."""
+    """Takes away, by force, all that an engine left: processes, mounts, bridges, files."""
     for pid in processes_naming(root):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     until("all processes of the engine are gone", lambda: not processes_naming(root))
     for point in sorted(mounts_below(root), reverse=True):
         subprocess.run(["umount", "-l", point], check=False, capture_output=True)
+    made = [
+        link.parent.name for link in Path("/sys/class/net").glob("*/ifalias") if _is_of(link, root)
+    ]
     for command in (
+        *(["ip", "link", "del", link] for link in made),
         ["ip", "link", "del", bridge],
         ["nft", "delete", "table", "inet", f"teu-{bridge}"],
         ["nft", "delete", "table", "ip", f"peer_{bridge}"],

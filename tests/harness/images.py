@@ -34,6 +34,26 @@ while :; do
   sleep 0.1
 done
 """
+POSTGRES = """\
+set -e
+data=/var/lib/postgresql/data
+programs=$(echo /usr/lib/postgresql/*/bin)
+user=${POSTGRES_USER:-postgres}
+as_postgres() { setpriv --reuid postgres --regid postgres --clear-groups "$@"; }
+install -d -o postgres -g postgres -m 700 $data /run/postgresql
+if [ ! -s $data/PG_VERSION ]; then
+    echo "$POSTGRES_PASSWORD" > /tmp/password && chmod 644 /tmp/password
+    as_postgres $programs/initdb -D $data -U "$user" --pwfile=/tmp/password -A scram-sha-256
+    rm /tmp/password
+    echo "host all all all scram-sha-256" >> $data/pg_hba.conf
+    sed -i "s/^local.*/local all all trust/" $data/pg_hba.conf
+    as_postgres $programs/pg_ctl -D $data -w -o "-c listen_addresses=" start
+    [ "${POSTGRES_DB:-$user}" = postgres ] || $programs/createdb -U "$user" "${POSTGRES_DB:-$user}"
+    as_postgres $programs/pg_ctl -D $data -m fast -w stop
+fi
+exec setpriv --reuid postgres --regid postgres --clear-groups \\
+    $programs/postgres -D $data -c "listen_addresses=*"
+"""
 HELLO = """\
 
 Hello from Docker!
@@ -66,6 +86,22 @@ class Image:
 @cache
 def busybox() -> Image:
     return _image("busybox", [_busybox_layer()], {"Cmd": ["sh"], "Env": ["PATH=/bin:/sbin"]})
+
+
+@cache
+def alpine() -> Image:
+    """Busybox with what clients' own tests expect of the image of that name."""
+    users = b"root:x:0:0:root:/root:/bin/sh\nwww:x:33:33::/home:/bin/sh\n"
+    extra = _files_layer(
+        "alpinefiles",
+        {
+            "etc/passwd": users + b"postgres:x:70:70::/var/lib/postgresql:/bin/sh\n",
+            "etc/alpine-release": b"3.10.0\n",
+            "var/opt/.keep": b"",
+        },
+    )
+    config = {"Cmd": ["/bin/sh"], "Env": [_PATH]}
+    return _image("alpine", [_busybox_layer(), extra], config)
 
 
 @cache
@@ -111,6 +147,22 @@ def postgresql() -> Image:
     }
     return _image(
         "postgresql", [_base_layer(), _apt_layer("postgresql", _INSTALL_POSTGRESQL)], config
+    )
+
+
+@cache
+def postgres() -> Image:
+    """PostgreSQL, set up at the first start by the variables of Docker Hub's image of that name."""
+    script = _files_layer("postgresfiles", {"start.sh": POSTGRES.encode()})
+    config = {
+        "Cmd": ["/bin/sh", "/start.sh"],
+        "Env": [_PATH],
+        "ExposedPorts": {"5432/tcp": {}},
+        "Volumes": {"/var/lib/postgresql/data": {}},
+        "StopSignal": "SIGINT",
+    }
+    return _image(
+        "postgres", [_base_layer(), _apt_layer("postgresql", _INSTALL_POSTGRESQL), script], config
     )
 
 

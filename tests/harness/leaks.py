@@ -157,9 +157,8 @@ def _command_lines(pids: set[int]) -> set[str]:
             words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
         except OSError:
             continue
-        line = re.sub(
-            r"((?:zygote|resolver/main)\.py) \d+", r"\1", words.replace("\0", " ").strip()
-        )
+        line = words.replace("\0", " ").strip()
+        line = re.sub(r"((?:zygote|resolver/main)\.py) \d+", r"\1", line)
         seen[line] = seen.get(line, 0) + 1
     return {f"{line} #{number}" for line, count in seen.items() for number in range(count)}
 

@@ -17,6 +17,7 @@ from teu.cli.run_flags import CREATE_FLAGS, RUN_FLAGS
 
 H, C = "HostConfig", "Config"
 MB = 1 << 20
+V2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
 # flag, its words (FILE, NAME and OTHER are replaced), where inspect shows it, what it shows.
 # Rows that stand in each other's way are in different lists.
 FIRST: list[tuple[str, list[str], str, Any]] = [
@@ -111,8 +112,8 @@ SECOND: list[tuple[str, list[str], str, Any]] = [
 ]
 # What the client or the engine refuses, or this host decides about: seen elsewhere, or Windows'.
 ELSEWHERE = {
-    "blkio-weight", "blkio-weight-device", "device-read-bps", "device-read-iops",  # test_limits.py
-    "device-write-bps", "device-write-iops", "cpu-rt-period", "cpu-rt-runtime",  # test_limits.py
+    "blkio-weight", "blkio-weight-device", "device-read-bps", "device-read-iops",  # below
+    "device-write-bps", "device-write-iops", "cpu-rt-period", "cpu-rt-runtime",  # below
     "gpus", "storage-opt",  # test_devices.py
     "health-on-failure",  # test_health.py; not Docker's
     "ip6", "link-local-ip",  # test_network_*.py
@@ -249,9 +250,6 @@ def test_flags_of_update(cli: Cli, engine: Engine, names: Names) -> None:
     assert engine.api.inspect(names("a"))[H]["Memory"] == 100 * MB
 
 
-V2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
-
-
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -271,3 +269,66 @@ def test_updates_that_are_refused(
     before = engine.api.inspect(names("a"))[H]
     assert said in cli.fails(1, "update", *words, names("a"))
     assert engine.api.inspect(names("a"))[H] == before
+
+
+# --- what depends on the host -----------------------------------------------------------------
+
+
+def a_disk() -> str:
+    for entry in sorted(Path("/sys/block").iterdir()):
+        if not entry.name.startswith(("loop", "ram", "zram")) and Path("/dev", entry.name).exists():
+            return f"/dev/{entry.name}"
+    pytest.skip("no disk here")
+
+
+def test_rates_of_block_devices(cli: Cli, engine: Engine, names: Names) -> None:
+    disk = a_disk()
+    rates = {"read-bps": "1mb", "write-bps": "3mb", "read-iops": "200", "write-iops": "100"}
+    words = [
+        word for name, rate in rates.items() for word in (f"--device-{name}", f"{disk}:{rate}")
+    ]
+    v1 = "cd /sys/fs/cgroup/blkio; for i in read_bps write_bps read_iops write_iops; do cat blkio.throttle.${i}_device; done"
+    script = "cat /sys/fs/cgroup/io.max" if V2 else v1
+    cli.ok("run", "-d", "--name", names("a"), *words, "busybox", "sleep", "1000")
+    out = cli.ok("exec", names("a"), "sh", "-c", script)
+    found = [part.rpartition("=")[2] for part in out.split() if ":" not in part]
+    assert found == [str(MB), str(3 * MB), "200", "100"]
+    shown = engine.api.inspect(names("a"))[H]
+    assert shown["BlkioDeviceReadBps"] == [{"Path": disk, "Rate": MB}]
+    assert shown["BlkioDeviceWriteIOps"] == [{"Path": disk, "Rate": 100}]
+
+
+@pytest.mark.parametrize(
+    ("words", "field", "value"),
+    [
+        (["--blkio-weight", "300"], "BlkioWeight", 300),
+        (
+            ["--blkio-weight-device", "DISK:200"],
+            "BlkioWeightDevice",
+            [{"Path": "DISK", "Weight": 200}],
+        ),
+        (["--memory-swappiness", "40"], "MemorySwappiness", 40),
+        (["--oom-kill-disable", "-m", "64m"], "OomKillDisable", True),
+    ],
+)
+def test_a_limit_is_set_or_its_absence_is_told(
+    cli: Cli, engine: Engine, names: Names, words: list[str], field: str, value: Any
+) -> None:
+    """Docker discards what the kernel cannot limit, with a warning."""
+    words = [word.replace("DISK", a_disk()) for word in words]
+    done = cli.run("create", "--name", names("a"), *words, "busybox", "true")
+    assert done.code == 0, done
+    found = engine.api.inspect(names("a"))[H][field]
+    if "discarded" in done.err:
+        assert not found
+    else:
+        asked = str(value).replace("DISK", a_disk())
+        assert str(found) == asked
+
+
+def test_real_time_is_given_or_refused(cli: Cli, engine: Engine, names: Names) -> None:
+    words = ["--cpu-rt-period", "1000000", "--cpu-rt-runtime", "1000"]
+    done = cli.run("run", "--rm", *words, "busybox", "true")
+    assert done.code in (0, 125), done
+    if done.code:
+        assert "rt_runtime" in done.err or "real-time scheduler" in done.err

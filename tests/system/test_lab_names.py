@@ -46,6 +46,9 @@ def test_containers_find_each_other(cli: Cli, engine: Engine, names: Names, netw
     cli.ok("rename", one, names("uno"))
     assert lookup(cli, two, names("uno")) == {ip}
     assert not lookup(cli, two, one)
+    shown = engine.api.inspect(names("uno"))["NetworkSettings"]["Networks"][network]
+    if engine.kind == "teu":
+        assert shown["DNSNames"] == [names("uno"), "web", full[:12], "myhost"]
     cli.ok("rm", "-f", names("uno"))
     assert not lookup(cli, two, "web")
 

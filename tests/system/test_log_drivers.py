@@ -349,12 +349,14 @@ def test_a_server_that_comes_back_gets_every_line(
     before = StreamServer(port=port)
     words = ["--log-driver", "syslog", "--log-opt", f"syslog-address=tcp://127.0.0.1:{port}"]
     script = (
-        "i=0; while [ $i -lt 1000 ]; do i=$((i+1)); echo line $i; usleep 1000; done; sleep 1000"
+        "i=0; while [ $i -lt 1000 ]; do i=$((i+1)); echo line $i; usleep 1000; "
+        "[ $i -eq 700 ] && until [ -e /go ]; do usleep 10000; done; done; sleep 1000"
     )
     cli.ok("run", "-d", "--name", names("a"), *words, "busybox", "sh", "-c", script)
     before.lines(100)
     before.close()
     after = closing(StreamServer(port=port))
+    cli.ok("exec", names("a"), "touch", "/go")
     until("the last line has come", lambda: b": line 1000\n" in after.received, 20)
     numbers = [
         int(line.rpartition(b" ")[2]) for line in (before.received + after.received).splitlines()

@@ -1,5 +1,6 @@
 """Endpoints of containers: several networks, routes, chosen links and addresses; configurations."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,12 @@ from teu.errors import InvalidParameter, NotFound
 from teu.model.config import EndpointIPAMConfig
 from teu.model.network import IPAM, ConfigReference, IPAMConfig, NetworkCreate
 from teu.network.errors import (
+    AddressInUse,
     ConfigurationInUse,
     ConfigurationMixed,
     ConfigurationOnly,
     OnlyOneInstance,
+    PortTaken,
 )
 from teu.network.options import OPTION_LINK, OPTION_SYSCTLS
 
@@ -151,5 +154,38 @@ def test_what_a_user_gets_wrong_is_said() -> None:
             await lab.service.create(
                 NetworkCreate(name="x", config_from=ConfigReference(network="no"))
             )
+
+    Lab().run(scenario)
+
+
+def test_what_an_ended_container_still_holds_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(lab: Lab) -> None:
+        ipam = IPAM(config=[IPAMConfig(subnet="10.9.0.0/24")])
+        await lab.service.create(NetworkCreate(name="net", ipam=ipam))
+        asked = EndpointIPAMConfig(ipv4_address="10.9.0.7")
+        one = await lab.start("one", network="net", ipam_config=asked)
+        await one.publish({"80/tcp": ":8080"}, network="net")
+        with pytest.raises(AddressInUse, match="held by container one"):
+            await lab.start("two", network="net", ipam_config=asked)
+        lab.service.expect_releases(lambda container_id: container_id == one.id)
+
+        async def successor() -> None:
+            two = await lab.start("two", network="net", ipam_config=asked)
+            await two.publish({"80/tcp": ":8080"}, network="net")
+            await two.release()
+            await lab.service.remove("net")
+
+        waiting = asyncio.create_task(successor())
+        await asyncio.sleep(0)
+        await one.release()
+        await waiting
+        # one that never lets go is waited for only so long
+        monkeypatch.setattr("teu.network.connector._RELEASE_LIMIT_S", 0.2)
+        stuck = await lab.start("stuck")
+        await stuck.publish({"80/tcp": ":8081"})
+        lab.service.expect_releases(lambda container_id: container_id == stuck.id)
+        three = await lab.start("three")
+        with pytest.raises(PortTaken, match="by container stuck"):
+            await three.publish({"80/tcp": ":8081"})
 
     Lab().run(scenario)

@@ -54,6 +54,24 @@ def test_the_default_bridge_has_none() -> None:
     Lab().run(scenario)
 
 
+def test_the_default_bridge_has_it_when_the_configuration_says_so() -> None:
+    async def scenario(lab: Lab) -> None:
+        one, two = await lab.start("one"), await lab.start("two")
+        assert one.ip6 == "fd00:9::2"
+        with one.serve(80):
+            assert two.ask(one.ip6, 80) == two.ip6
+            await one.publish({"80/tcp": ":8080"})
+            assert lab.from_outside(lambda: ask(HOST6, 8080)) == OUTSIDE6
+        assert lab.service.get("bridge").enable_ipv6
+        await one.release()
+        await two.release()
+        lab.config.ipv6 = False
+        await lab.restart()
+        assert len(lab.service.get("bridge").pools) == 1
+
+    Lab(ipv6=True, fixed_cidr_v6="fd00:9::/64").run(scenario)
+
+
 def test_published_ports() -> None:
     async def scenario(lab: Lab) -> None:
         await network(lab)

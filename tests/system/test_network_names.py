@@ -13,7 +13,7 @@ import pytest
 
 from harness import dns
 from netlab import OUTSIDE, Container, Lab, nft, wait_until
-from teu.errors import InvalidParameter
+from teu.errors import InvalidParameter, SystemFailure
 from teu.model.config import EndpointSettings
 from teu.model.network import NetworkCreate
 from teu.network.service import Live
@@ -149,6 +149,20 @@ def test_the_container_may_listen_on_port_53_itself() -> None:
                 return str(dns.ask("two").records + dns.ask("x", server=("127.0.0.1", 53)).records)
 
         assert await inside(one, serve) == str([two.ip, "192.0.2.7"])
+
+    Lab().run(scenario)
+
+
+def test_names_work_without_nftables(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_commands: str) -> None:
+        raise SystemFailure("no nftables here")
+
+    async def scenario(lab: Lab) -> None:
+        monkeypatch.setattr("teu.network.names._write_rules", refused)
+        await networks(lab, "front")
+        one, two = await start(lab, "one", "front"), await start(lab, "two", "front")
+        assert (await ask(one, "two")).records == [two.ip]
+        assert (await ask(one, "two", tcp=True)).records == [two.ip]
 
     Lab().run(scenario)
 

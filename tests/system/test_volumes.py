@@ -54,6 +54,16 @@ def test_create_list_inspect_remove(cli: Cli, engine: Engine, names: Names) -> N
     assert cli.ok("volume", "rm", "-f", name) == name
 
 
+def test_bad_names(cli: Cli) -> None:
+    said = cli.fails(1, "volume", "create", "v")
+    assert "create v: volume name is too short, names should be at least two alphanumeric" in said
+    for name in ("a/b", "-a", ".a", "a b", "ä1"):
+        said = cli.fails(1, "volume", "create", "--", name)
+        assert (
+            f'create {name}: "{name}" includes invalid characters for a local volume name' in said
+        )
+
+
 def test_a_used_volume_is_kept(cli: Cli, engine: Engine, names: Names) -> None:
     """Also by a container that has never run, and by one that has ended."""
     name = names("v")
@@ -143,7 +153,7 @@ def test_volumes_from_read_only(cli: Cli, names: Names) -> None:
     out = cli.ok("run", "--rm", "--volumes-from", names("a"), "busybox", "sh", "-c", script)
     assert out.count("Read-only file system") == 1
     said = cli.fails(125, "run", "--volumes-from", f"{names('a')}:fast", "busybox")
-    assert "invalid mode for volumes-from: fast" in said
+    assert "invalid mode: fast" in said
 
 
 # --- what is copied into them ------------------------------------------------------------------

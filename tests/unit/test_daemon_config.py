@@ -231,7 +231,7 @@ def test_bad_flags(file: Path, words: list[str], text: str) -> None:
         (["--authorization-plugin=opa"], "requests would not be authorized"),
         (["--selinux-enabled"], "selinux-enabled is not supported"),
         (["--rootless"], "run teud as root"),
-        (["--ipv6"], "not served yet"),
+        (["--bip6", "fd00::/64"], "own address and prefix"),
         (["-g", "/var/lib/docker"], "graph is not supported: it was renamed to data-root"),
         (["--bip=10.0.0.1/24", "-b", "br0"], "You specified -b & --bip, mutually exclusive"),
         (["--iptables=false", "--icc=false"], "You specified --iptables=false with --icc=false"),

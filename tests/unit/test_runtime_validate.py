@@ -69,7 +69,7 @@ MIB = 1 << 20
         ({"tmpfs": {"t": ""}}, "invalid mount path: 't' mount path must be absolute"),
         ({"tmpfs": {"/../": ""}}, "invalid specification: destination can't be '/'"),
         ({"tmpfs": {"//": ""}}, "invalid specification: destination can't be '/'"),
-        ({"tmpfs": {"/t": "bogus"}}, 'Invalid tmpfs option "bogus"'),
+        ({"tmpfs": {"/t": "bogus"}}, 'invalid tmpfs option ["bogus"]'),
     ],
 )
 def test_refused_host_configuration(host: dict[str, Any], message: str) -> None:

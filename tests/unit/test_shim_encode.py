@@ -162,7 +162,16 @@ def test_rendering_undoes_encoding(parts: list[bytes]) -> None:
     assert render(block, since_ns=1) == expected
 
 
-def test_runs_of_one_stream_share_a_frame() -> None:
+def test_each_entry_has_a_frame_where_asked() -> None:
+    block = line("a\n") + line("b\n") + line("c\n", "stderr") + line("d\n")
+    got = frames(render(block, multiplexed=True, by_line=True))
+    assert got == [(1, b"a\n"), (1, b"b\n"), (2, b"c\n"), (1, b"d\n")]
+    one_stream = line("a\\\n") + line("\u00fe\n") + line("part") + line("\n")
+    got = frames(render(one_stream, multiplexed=True, by_line=True))
+    assert got == [(1, b"a\\\n"), (1, "\u00fe\n".encode()), (1, b"part"), (1, b"\n")]
+
+
+def test_runs_of_one_stream_are_joined() -> None:
     block = line("a\n") + line("b\n") + line("c\n", "stderr") + line("d\n")
     got = frames(render(block, multiplexed=True))
     assert got == [(1, b"a\nb\n"), (2, b"c\n"), (1, b"d\n")]

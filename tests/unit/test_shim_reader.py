@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from teu.shim.logfile import LogFile
+from teu.shim.logfile import LogFile, compress
+from teu.shim.logsource import LogFiles
 from teu.shim.reader import LogReader
 
 LIMIT_S = 10.0
@@ -253,3 +254,26 @@ def test_a_follower_ends_when_its_client_goes(tmp_path: Path) -> None:
     path.write_bytes(lines(range(2)))
     with reading(path, follow=True, exit_directory=str(tmp_path)) as client:
         receive(client, b"0\n1\n")
+
+
+def test_a_file_that_is_compressed_while_it_is_looked_for(tmp_path: Path) -> None:
+    """Between listing and opening PATH.1 becomes PATH.1.gz: it is looked for again."""
+    log = tmp_path / "log"
+    log.write_bytes(b"new\n")
+    rotated = tmp_path / "log.1"
+    rotated.write_bytes(b"old\n")
+    files = LogFiles(str(log))
+    listed = os.listdir
+
+    def compressed_then_listed(directory: str) -> list[str]:
+        names = listed(directory)
+        if rotated.exists():
+            compress(str(rotated))
+        return names
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "listdir", compressed_then_listed)
+        parts = files.open_all()
+    assert [b"".join(part.blocks()) for part in parts] == [b"old\n", b"new\n"]
+    for part in parts:
+        part.close()

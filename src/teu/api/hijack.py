@@ -8,8 +8,10 @@ Source: API 1.51, "Hijacking" of ContainerAttach and ExecStart.
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import socket
+import termios
 
 from aiohttp import web
 
@@ -19,6 +21,7 @@ from teu.errors import Unavailable
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
 RAW = "application/vnd.docker.raw-stream"
 _WINDOW_BYTES = 1 << 18
+_HEAD_POLL_S, _HEAD_POLLS = 0.002, 50
 
 
 class Hijacked(web.Response):
@@ -74,6 +77,25 @@ async def take_over(request: web.BaseRequest, head: bytes) -> int:
     ours, theirs = socket.socketpair()
     _Relay(transport, ours, head, tail)
     return theirs.detach()
+
+
+def loses_early_bytes(request: web.BaseRequest) -> bool:
+    """docker-py reads the head through a buffer and the rest without it: what comes along with the
+    head is lost to it. Busy machines and ready logs show it."""
+    return request.headers.get("User-Agent", "").startswith("docker-sdk-python/")
+
+
+async def head_was_read(fd: int) -> None:
+    """Waits, not long, until the client has taken the head from its unix socket."""
+    sock = socket.socket(fileno=os.dup(fd))
+    with sock:
+        if sock.family != socket.AF_UNIX:
+            return
+        for _ in range(_HEAD_POLLS):
+            unread = fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4))
+            if not any(unread):
+                return
+            await asyncio.sleep(_HEAD_POLL_S)
 
 
 async def _send(fd: int, head: bytes) -> None:

@@ -22,11 +22,16 @@ _END = object()
 
 
 async def stream_progress(
-    call: Call, tasks: TaskOwner, name: str, work: Callable[[Emit], Awaitable[object]]
+    call: Call,
+    tasks: TaskOwner,
+    name: str,
+    work: Callable[[Emit], Awaitable[object]],
+    *,
+    errors_in_stream: bool = False,
 ) -> web.StreamResponse:
     """Runs `work` to its end, whatever the client does; the client sees its messages as they come.
 
-    Raises: what `work` raises before its first message.
+    Raises: what `work` raises before its first message, unless `errors_in_stream`.
     """
     queue: asyncio.Queue[Any] = asyncio.Queue()
 
@@ -40,7 +45,7 @@ async def stream_progress(
 
     tasks.start(run(), name)
     first = await queue.get()
-    if isinstance(first, EngineError):
+    if isinstance(first, EngineError) and not errors_in_stream:
         raise first
     response = web.StreamResponse(headers={"Content-Type": "application/json", **HEADERS})
     await response.prepare(call.request)

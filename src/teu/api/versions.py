@@ -65,6 +65,8 @@ def _adapt_mount(mount: Mount, version: Version) -> None:
             bind.non_recursive = False
         if version < (1, 42):
             bind.create_mountpoint = False
+        if version < (1, 44):
+            bind.read_only_non_recursive = False
         if version < (1, 44) and bind.read_only_force_recursive:
             raise InvalidParameter("BindOptions.ReadOnlyForceRecursive needs API v1.44 or newer")
     if version < (1, 42):  # not checked in those days

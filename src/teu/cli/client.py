@@ -27,6 +27,7 @@ API_VERSION = "1.51"
 MINIMUM_API_VERSION = "1.24"
 NOT_MODIFIED = 304
 BAD_REQUEST = 400
+UNAUTHORIZED = 401
 NOT_FOUND = 404
 CONFLICT = 409
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~")
@@ -43,6 +44,10 @@ class DaemonError(Failure):
     @property
     def is_missing(self) -> bool:
         return self.http_status == NOT_FOUND
+
+    @property
+    def is_unauthorized(self) -> bool:
+        return self.http_status == UNAUTHORIZED
 
     @property
     def is_conflict(self) -> bool:

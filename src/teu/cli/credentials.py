@@ -49,7 +49,8 @@ def find_login(config: ClientConfig, server: str) -> dict[str, str]:
 
 
 def store_login(config: ClientConfig, server: str, user: str, password: str, token: str) -> bool:
-    """Keeps a login; True when it lies unencrypted in `config.json`. Raises: Failure, OSError."""
+    """Keeps a login; True when that put it unencrypted into `config.json` (where it may have been
+    already). Raises: Failure, OSError."""
     if helper := _helper(config, server):
         from teu.cli.helper import call_helper
 
@@ -62,8 +63,10 @@ def store_login(config: ClientConfig, server: str, user: str, password: str, tok
     entry = {"auth": encoded}
     if token:
         entry = {"auth": base64.b64encode(f"{user}:".encode()).decode(), "identitytoken": token}
-    auths = config.table("auths") | {server: entry}
-    config.save(config.content | {"auths": auths})
+    auths = config.table("auths")
+    if auths.get(server) == entry:
+        return False
+    config.save(config.content | {"auths": auths | {server: entry}})
     return True
 
 

@@ -56,10 +56,16 @@ class Archives:
 
         Raises: NoSuchPath before the first piece.
         """
-        async with self._views.of(container, given(path)) as view:
-            async for piece in get_from(view, f"container {ref}", path):
+        async with (
+            self._views.of(container, given(path)) as view,
+            contextlib.aclosing(get_from(view, f"container {ref}", path)) as pieces,
+        ):
+            told = False
+            async for piece in pieces:
+                if not told:  # not at the end: a client may leave once it has what it wants
+                    told = True
+                    self._services.containers.tell(container, "archive-path")
                 yield piece
-        self._services.containers.tell(container, "archive-path")
 
     async def put(
         self,

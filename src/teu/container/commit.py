@@ -1,6 +1,8 @@
 """A container's file system as an image, or as a tar stream."""
 
 import asyncio
+import contextlib
+import logging
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -8,12 +10,15 @@ from teu.container.container import Container
 from teu.container.lifecycle import Lifecycle
 from teu.container.rootfs import RootFilesystems
 from teu.container.services import Services
+from teu.errors import Conflict, SystemFailure
 from teu.model.config import ContainerConfig
 from teu.model.container import Status
 from teu.model.image import Image
 from teu.sys.bytepipe import FromThread
 from teu.sys.ownthread import run_apart
 from teu.sys.pack import pack_tree
+
+log = logging.getLogger(__name__)
 
 
 class Committer:
@@ -37,9 +42,7 @@ class Committer:
 
         Raises: InvalidParameter (name, changes), SystemFailure.
         """
-        paused = pause and container.record.status is Status.RUNNING
-        if paused:
-            await self._lifecycle.pause_for_now(container)
+        paused = pause and await self._pause(container)
         try:
             image = await self._services.images.commit(
                 self._services.paths.home(container.id) / "upper",
@@ -60,12 +63,26 @@ class Committer:
                 await self._lifecycle.end_pause_for_now(container)
         return image
 
+    async def _pause(self, container: Container) -> bool:
+        """Whether it is paused by this. One that ends meanwhile holds still by itself."""
+        if container.record.status is not Status.RUNNING:
+            return False
+        try:
+            await self._lifecycle.pause_for_now(container)
+        except (Conflict, SystemFailure) as error:
+            log.info("committing %s without a pause: %s", container.id[:12], error.message)
+            return False
+        return True
+
     async def export(self, container: Container) -> AsyncGenerator[bytes, None]:
         """The whole file system as a tar stream (mount points appear empty)."""
-        async with self._rootfs.mounted(container) as rootfs:
-            async for piece in packed_tree(rootfs):
-                yield piece
         self._services.containers.tell(container, "export")
+        async with (
+            self._rootfs.mounted(container) as rootfs,
+            contextlib.aclosing(packed_tree(rootfs)) as pieces,
+        ):
+            async for piece in pieces:
+                yield piece
 
 
 async def packed_tree(root: Path) -> AsyncGenerator[bytes, None]:

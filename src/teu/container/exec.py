@@ -7,10 +7,11 @@ end. What a running one was asked is noted in the container's bundle, for the ne
     EXEC_ROOT/containers/ID/exec-EXEC.asked   the request (API's `ExecConfig`), until it ends
 """
 
+import asyncio
 import contextlib
 import os
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from teu.runtime.shim import Client, ExecProcess, ExecSpec, Shim
 _NOTE = ".asked"
 KEPT_FINISHED = 256  # finished execs a client may still inspect
 START_FAILED_CODE = 126
+LAUNCH_LIMIT_S = 10.0  # how long a resize waits for a start under way
 
 
 class ExecConfig(Wire):
@@ -65,6 +67,7 @@ class Exec:
     running: bool = False
     exit_code: int | None = None
     process: ExecProcess | None = None
+    launched: asyncio.Event = field(default_factory=asyncio.Event)  # it runs, or never will
 
     @property
     def pid(self) -> int:
@@ -193,6 +196,21 @@ class Execs:
             raise
         finally:
             description.unlink(missing_ok=True)
+        item.launched.set()
+
+    async def resize(self, item: Exec, height: int, width: int) -> None:
+        """Clients ask for it as soon as they have the head of the start's answer: the launch may be
+        under way still.
+
+        Raises: Conflict (does not run).
+        """
+        if item.started and item.exit_code is None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAUNCH_LIMIT_S):
+                    await item.launched.wait()
+        if item.process is None or not item.running:
+            raise Conflict(f"exec {item.id} is not running")
+        await item.process.resize(height, width)
 
     def _exited(self, item: Exec, status: ExitStatus) -> None:
         """Runs before the shim's report is acknowledged, so before the client's stream ends."""
@@ -222,6 +240,7 @@ class Execs:
                 self._ended(item)
             else:
                 item.running = True
+                item.launched.set()
                 container.exec_ids.append(exec_id)
                 process.on_exit = partial(self._exited, item)
         for note in self._services.paths.run(container.id).glob(f"exec-*{_NOTE}"):
@@ -229,6 +248,7 @@ class Execs:
                 note.unlink(missing_ok=True)
 
     def _ended(self, item: Exec) -> None:
+        item.launched.set()
         self._note(item.container, item.id).unlink(missing_ok=True)
         with contextlib.suppress(ValueError):
             item.container.exec_ids.remove(item.id)

@@ -25,6 +25,7 @@ from teu.errors import (
     DeadlineExceeded,
     EngineError,
     NotModified,
+    SystemFailure,
 )
 from teu.model.container import Status
 from teu.runtime.failures import StartFailed
@@ -32,6 +33,7 @@ from teu.runtime.shim import Shim
 from teu.sys import pidfd
 from teu.tx import Transaction
 
+ENDING_LIMIT_S = 2.0  # from a process that is gone to its recorded exit
 KILL_LIMIT_S = 30.0  # from SIGKILL to the recorded exit
 log = logging.getLogger(__name__)
 
@@ -239,9 +241,7 @@ class Lifecycle:
             await self._stop_restarting(container)
             return
         if not container.running:
-            raise Conflict(
-                f"cannot kill container: {container.id}: container {container.id} is not running"
-            )
+            raise Conflict(f"container {container.id} is not running")
         stop_signal = parse_signal(container.record.config.stop_signal or "SIGTERM")
         if number in (signal.SIGKILL, stop_signal):
             self._mark_stopped(container)
@@ -299,10 +299,22 @@ class Lifecycle:
             raise
 
     async def end_pause_for_now(self, container: Container) -> None:
-        if container.record.status is Status.PAUSED:
-            await self.unpause(container)
+        """Raises: SystemFailure when it stays paused."""
+        try:
+            if container.record.status is Status.PAUSED:
+                await self.unpause(container)
+        except (Conflict, SystemFailure):
+            if not await self._ends(container):
+                raise
         if container.record.intent == UNPAUSE:
             self._intend(container, "")
+
+    @staticmethod
+    async def _ends(container: Container) -> bool:
+        """Whether it has ended, and its shim says so within a moment."""
+        if container.running:
+            await asyncio.wait([container.next_exit()], timeout=ENDING_LIMIT_S)
+        return not container.running
 
     async def unpause(self, container: Container) -> None:
         async with container.lock:
@@ -333,7 +345,13 @@ class Lifecycle:
 
     def rename(self, container: Container, new_name: str) -> None:
         """Raises: InvalidParameter, NameInUse."""
+        old = container.name
         self._services.containers.rename(container, new_name)
+        for settings in container.record.networks.values():
+            if settings.dns_names:
+                names = (container.name if one == old else one for one in settings.dns_names)
+                settings.dns_names = list(dict.fromkeys(names))
+        self._services.containers.save(container)
         self._services.networks.rename(container.id, container.name)
 
     # --- remove --------------------------------------------------------------------------

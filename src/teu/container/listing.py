@@ -1,5 +1,6 @@
 """Which containers a list shows: `docker ps` filters. Source: API 1.51 ContainerList."""
 
+import re
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -20,6 +21,8 @@ _STATUSES = {
     "removing": (Status.REMOVING,),
     "dead": (Status.DEAD,),
 }
+_NUMBER = re.compile(r"[+-]?[0-9]{1,10}")
+_TRUE, _FALSE = frozenset({"true", "1"}), frozenset({"false", "0"})
 Filters = dict[str, list[str]]
 Test = Callable[[ContainerRecord, list[str]], bool]
 
@@ -44,7 +47,7 @@ class Listing:
             "publish": _publish_matches,
             "expose": _expose_matches,
             "health": lambda r, values: status_of(r) in values,
-            "is-task": lambda r, values: "false" in [v.lower() for v in values],
+            "is-task": lambda r, values: values[0] in _FALSE,
             "isolation": lambda r, values: True,
         }
 
@@ -56,9 +59,7 @@ class Listing:
         for status in filters.get("status", ()):
             if status not in _STATUSES:
                 raise InvalidParameter(f"invalid filter 'status={status}'")
-        for health in filters.get("health", ()):
-            if health not in STATUSES:
-                raise InvalidParameter(f"invalid filter 'health={health}'")
+        _check_values(filters)
         everything = all_ or limit > 0 or bool({"status", "exited"} & filters.keys())
         chosen: Iterable[Container] = (
             c
@@ -93,6 +94,18 @@ def _name_matches(record: ContainerRecord, values: list[str]) -> bool:
         raise InvalidParameter(f"invalid filter 'name': {error}") from None
 
 
+def _check_values(filters: Filters) -> None:
+    """Raises: InvalidParameter with Docker's texts."""
+    for value in filters.get("exited", ()):
+        if not _NUMBER.fullmatch(value):
+            raise InvalidParameter(f'strconv.Atoi: parsing "{value}": invalid syntax')
+    for health in filters.get("health", ()):
+        if health not in STATUSES:
+            raise InvalidParameter(f"invalid filter 'health={health}'")
+    if (tasks := filters.get("is-task")) and (len(tasks) > 1 or tasks[0] not in _TRUE | _FALSE):
+        raise InvalidParameter(f"invalid filter 'is-task=[{' '.join(tasks)}]'")
+
+
 def _labels_match(record: ContainerRecord, values: list[str]) -> bool:
     """`key` or `key=value`; all must match."""
     labels = record.config.labels or {}
@@ -110,10 +123,7 @@ def _status_matches(record: ContainerRecord, values: list[str]) -> bool:
 def _exit_matches(record: ContainerRecord, values: list[str]) -> bool:
     if record.status is not Status.EXITED or not record.started_ns:
         return False
-    try:
-        return record.exit_code in {int(value) for value in values}
-    except ValueError as error:
-        raise InvalidParameter(f"invalid filter 'exited': {error}") from None
+    return record.exit_code in {int(value) for value in values}
 
 
 def _volume_matches(record: ContainerRecord, values: list[str]) -> bool:

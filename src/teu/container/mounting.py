@@ -60,7 +60,11 @@ class Mounter:
             if subpath or point.chown or point.id_map:
                 await self._stage(record, point, (root, subpath), target, rootfs)
                 root = target
-            prepared[point.destination] = Prepared(str(root), _words_of(root))
+            if point.type == "volume" and not self._volumes.is_plain(self._volumes.get(point.name)):
+                words = await asyncio.to_thread(_words_of, root)  # its server may not answer
+            else:
+                words = _words_of(root)
+            prepared[point.destination] = Prepared(str(root), words)
         return prepared
 
     async def _source(

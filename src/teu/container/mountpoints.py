@@ -79,8 +79,11 @@ def _is_mode(mode: str) -> bool:
 def _id_map_of(mode: str) -> str:
     for word in mode.split(","):
         name, equals, value = word.partition("=")
+        if name == "idmap" and equals:
+            parse_id_map(value)
+            return value
         if name == "idmap":
-            return checked_id_map(value if equals else AUTO)
+            return AUTO
     return ""
 
 

@@ -95,7 +95,7 @@ class MountResolver:
     def _inherited(self, text: str) -> list[MountPoint]:
         ref, _, mode = text.partition(":")
         if not ref or mode not in ("", "ro", "rw", "z", "Z"):
-            raise InvalidParameter(f"invalid mode for volumes-from: {mode}")
+            raise InvalidParameter(f"invalid mode: {mode}")
         source = self._containers.get(ref).record
         return [
             replace(

@@ -14,12 +14,11 @@ import os
 from teu.container import state
 from teu.container.container import Container, Outcome
 from teu.container.mounting import Mounter
-from teu.container.rootfs import RootFilesystems
+from teu.container.rootfs import UNMOUNT_TRIES, RootFilesystems
 from teu.container.services import Services
 from teu.errors import Conflict, EngineError, NotFound
 from teu.model.container import Status
 
-UNMOUNT_TRIES = 50
 log = logging.getLogger(__name__)
 
 
@@ -104,9 +103,6 @@ class Remover:
                 with contextlib.suppress(Conflict, NotFound):  # another container shares it
                     self._services.volumes.begin_removal(point.name)
                     going.append(point.name)
-                    self._services.events.publish(
-                        "volume", "destroy", point.name, {"driver": point.driver or "local"}
-                    )
         return going
 
     async def tear_down(self, container: Container) -> None:

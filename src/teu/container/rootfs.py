@@ -8,6 +8,7 @@ The mount lives in the daemon's mount namespace and outlives the daemon.
 
 import asyncio
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import AsyncIterator
@@ -22,6 +23,8 @@ from teu.image.service import ImageService
 from teu.sys import mounts, quota
 from teu.units import parse_size
 
+UNMOUNT_TRIES = 50  # with growing pauses: some 25 s
+
 
 class RootFilesystems:
     """Creates, mounts, unmounts and removes container file systems."""
@@ -29,6 +32,7 @@ class RootFilesystems:
     def __init__(self, paths: Paths, images: ImageService) -> None:
         self._paths = paths
         self._images = images
+        self._leaving: set[asyncio.Task[None]] = set()
         self._guests: dict[str, int] = {}  # container id -> how many look inside now
 
     def create(self, container_id: str, *, limit_bytes: int = 0) -> None:
@@ -123,12 +127,23 @@ class RootFilesystems:
             self._guests[container.id] -= 1
             if not self._guests[container.id]:
                 del self._guests[container.id]
-                await self._last_left(container)
+                leaving = asyncio.create_task(self._last_left(container), name="unmount")
+                self._leaving.add(leaving)
+                leaving.add_done_callback(self._leaving.discard)
+                await asyncio.shield(leaving)
 
     async def _last_left(self, container: Container) -> None:
-        async with container.lock:  # never under a start
-            if container.id not in self._guests and not is_active(container.record):
-                await asyncio.to_thread(self.unmount, container.id)
+        """EBUSY passes: a client that left twice did not wait for the thread that read for it."""
+        for attempt in range(UNMOUNT_TRIES):
+            async with container.lock:  # never under a start
+                if container.id in self._guests or is_active(container.record):
+                    return
+                try:
+                    return await asyncio.to_thread(self.unmount, container.id)
+                except OSError as error:
+                    if error.errno != errno.EBUSY or attempt == UNMOUNT_TRIES - 1:
+                        raise
+            await asyncio.sleep(0.02 * (attempt + 1))
 
     def lower(self, container: Container) -> list[Path]:
         """The read-only layers, top first. Raises: DataLoss for a missing one."""

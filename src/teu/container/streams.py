@@ -43,11 +43,14 @@ class Streams:
         client first gets what was logged; the log reader then also follows in the shim's place.
         """
         try:
+            if container.record.status is Status.STARTING:  # has taken its clients already
+                async with container.lock:
+                    pass
             self.check_attachable(container)
-        except Conflict:
+        except BaseException:
             os.close(client.fd)
             raise
-        if logs:
+        if logs and not (live and container.record.status is Status.CREATED):
             await self._attach_with_logs(container, client, live)
         elif not live:
             os.close(client.fd)
@@ -106,6 +109,9 @@ class Streams:
                 timestamps=options.timestamps,
                 details=options.details,
                 multiplexed=not (record.config.tty or options.raw),
+                # Libraries hand frames on as they come (docker-py's `logs(stream=True)`, which
+                # follows): their callers expect lines. Who reads all at once gets it faster.
+                by_line=options.follow,
             ),
             fd,
         )

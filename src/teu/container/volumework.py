@@ -5,7 +5,7 @@ a copy is what a power failure would have left: databases recover from that.
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -72,11 +72,15 @@ class VolumeWork:
 
     # --- archives ------------------------------------------------------------------------
 
-    async def export(self, name: str, *, pause: bool) -> AsyncIterator[bytes]:
+    async def export(self, name: str, *, pause: bool) -> AsyncGenerator[bytes, None]:
         """The whole content as a tar stream. Raises: NoSuchVolume before the first piece."""
         volume = self._volumes.get(name)
-        async with self._writers_paused(volume, pause), self._volumes.in_use(volume) as directory:
-            async for piece in packed_tree(directory):
+        async with (
+            self._writers_paused(volume, pause),
+            self._volumes.in_use(volume) as directory,
+            contextlib.aclosing(packed_tree(directory)) as pieces,
+        ):
+            async for piece in pieces:
                 yield piece
 
     async def import_(self, name: str, stream: AsyncIterator[bytes]) -> VolumeRecord:
@@ -100,10 +104,13 @@ class VolumeWork:
         async with self._view(self._volumes.get(name), path) as view:
             return await stat_in(view, f"volume {name}", path)
 
-    async def get(self, name: str, path: str) -> AsyncIterator[bytes]:
+    async def get(self, name: str, path: str) -> AsyncGenerator[bytes, None]:
         """The tar of a file or directory. Raises: NoSuchVolume, NoSuchPath."""
-        async with self._view(self._volumes.get(name), path) as view:
-            async for piece in get_from(view, f"volume {name}", path):
+        async with (
+            self._view(self._volumes.get(name), path) as view,
+            contextlib.aclosing(get_from(view, f"volume {name}", path)) as pieces,
+        ):
+            async for piece in pieces:
                 yield piece
 
     async def put(

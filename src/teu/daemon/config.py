@@ -97,6 +97,9 @@ class DaemonConfig(Struct, frozen=True, kw_only=True):
     bridge: str = ""  # an existing bridge to use, or `none`; empty: our own
     bip: str = ""  # address/prefix of the default bridge; empty: from the pools
     fixed_cidr: str = ""
+    ipv6: bool = False
+    bip6: str = ""
+    fixed_cidr_v6: str = ""
     builder: int = 20_000_000_000  # bytes of build cache; 0: no limit
     default_address_pools: tuple[AddressPool, ...] = ()  # empty: the built-in ones
     mtu: int = 0  # 0: the driver decides

@@ -61,7 +61,6 @@ def _refused(
     return Option(key, kind, "", flag, short, state=State.REFUSED, why=why, allowed=allowed)
 
 
-_LATER_V6 = "IPv6 on the default bridge is not served yet"
 _SWARM = "swarm mode is not served"
 _CONTAINERD = "there is no containerd here"
 
@@ -141,6 +140,11 @@ NETWORKS = (
     Option("bridge", kinds.BRIDGE, "Attach containers to this existing bridge", short="b"),
     Option("bip", kinds.INTERFACE, "IPv4 address of the default bridge"),
     Option("fixed-cidr", kinds.NETWORK, "IPv4 subnet for the default bridge network's containers"),
+    Option("ipv6", kinds.BOOL, "Give the default bridge network IPv6"),
+    Option("bip6", kinds.INTERFACE6, "IPv6 address of the default bridge"),
+    Option(
+        "fixed-cidr-v6", kinds.NETWORK6, "IPv6 subnet for the default bridge network's containers"
+    ),
     Option(
         "default-address-pools", kinds.POOLS, "Address pools of networks without a subnet",
         "default-address-pool",
@@ -239,10 +243,7 @@ NOT_SERVED = (
     _refused("graph", "it was renamed to data-root", short="g"),
     _refused("disable-legacy-registry", "no such registries are left", kinds.BOOL,
              allowed=(True,)),
-    _refused("ipv6", _LATER_V6, kinds.BOOL),
-    _refused("bip6", _LATER_V6),
-    _refused("fixed-cidr-v6", _LATER_V6),
-    _refused("default-gateway-v6", _LATER_V6),
+    _refused("default-gateway-v6", "the bridge's own address is the gateway"),
     _refused("default-gateway", "the bridge's own address is the gateway"),
     _refused(
         "default-network-opts", "give options to each network",

@@ -69,6 +69,26 @@ def subnet(text: str) -> str:
         raise ValueError(f"{text} is not an IPv4 subnet such as 10.10.0.0/16: {error}") from None
 
 
+def subnet6(text: str) -> str:
+    try:
+        return str(ipaddress.IPv6Network(text))
+    except ValueError as error:
+        raise ValueError(f"{text} is not an IPv6 subnet such as fd00:1::/64: {error}") from None
+
+
+def bridge_address6(text: str) -> str:
+    """As `bridge_address`, of IPv6."""
+    try:
+        found = ipaddress.IPv6Interface(text)
+    except ValueError as error:
+        raise ValueError(f"invalid CIDR address: {text}: {error}") from None
+    if "/" not in text or found.network.prefixlen > 126 or found.ip == found.network[0]:
+        raise ValueError(
+            f"{text} does not name the bridge's own address and prefix, such as fd00:1::1/64"
+        )
+    return str(found)
+
+
 def bridge_address(text: str) -> str:
     """An address with its prefix, which must be an address of a host in that subnet."""
     try:

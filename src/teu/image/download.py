@@ -20,6 +20,7 @@ from teu.image.follow import FollowedFile
 from teu.image.inflight import finished
 from teu.image.layers import StagedLayer
 from teu.image.progress import Progress, Throttled, idle
+from teu.image.slots import Slots
 from teu.image.stock import Stock
 from teu.model.image import Descriptor
 from teu.model.reference import Reference
@@ -86,7 +87,7 @@ class Downloader:
     def __init__(self, stock: Stock, registry: Registry) -> None:
         self._stock = stock
         self.registry = registry
-        self._slots = asyncio.Semaphore(registry.max_concurrent_downloads)
+        self._slots = Slots(lambda: registry.max_concurrent_downloads)
         self._writers: dict[str, asyncio.Lock] = {}
         self._wanted: Counter[str] = Counter()
 

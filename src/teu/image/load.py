@@ -29,6 +29,7 @@ METADATA_LIMIT_BYTES = 8 << 20
 _ALL_METADATA_LIMIT_BYTES = 64 << 20
 _USTAR_MAGIC = slice(257, 262)
 _MAX_ALIASES = 8
+_MAX_ENTRIES = 200_000
 LayerSeen = Callable[[str, int, int], None]
 
 
@@ -85,7 +86,11 @@ class _Reader:
     def read(self, source: Source) -> None:
         stream = TarStream(source)
         aliases = self.contents.aliases
+        entries = 0
         while entry := stream.next():
+            entries += 1
+            if entries > _MAX_ENTRIES:
+                raise InvalidArchive("the archive has more entries than any image archive needs")
             name = _text(clean_path(entry.name))
             if entry.kind == REGULAR:
                 self._file(name, entry, stream)

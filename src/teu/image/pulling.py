@@ -287,6 +287,12 @@ def _unheard(message: dict[str, Any]) -> None:
     """Progress that somebody else already shows."""
 
 
+def check_platform(platform: str) -> None:
+    """Raises: InvalidParameter for what is no platform to pull."""
+    if platform != ALL_PLATFORMS:
+        parse_platform(platform)
+
+
 def _is_attestation(entry: Descriptor) -> bool:
     return entry.platform is not None and entry.platform.os == _UNKNOWN
 

@@ -7,7 +7,6 @@ manifest that the image was pulled with, that very manifest is pushed; and when 
 platforms of an index, that very index.
 """
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +20,7 @@ from teu.image.download import Registry
 from teu.image.inflight import together
 from teu.image.platform import parse_platform
 from teu.image.progress import Progress, idle, status
+from teu.image.slots import Slots
 from teu.image.stock import Stock
 from teu.image.uploads import BlobUpload, LayerUpload, SmallUpload
 from teu.image.variants import variant_of
@@ -78,7 +78,7 @@ class Pusher:
     def __init__(self, stock: Stock, registry: Registry) -> None:
         self._stock = stock
         self._registry = registry
-        self._slots = asyncio.Semaphore(registry.max_concurrent_uploads)
+        self._slots = Slots(lambda: registry.max_concurrent_uploads)
 
     async def push(
         self,
@@ -123,7 +123,7 @@ class _Push:
         self,
         stock: Stock,
         target: Target,
-        slots: asyncio.Semaphore,
+        slots: Slots,
         images: list[Image],
         name: Reference,
         progress: Progress,

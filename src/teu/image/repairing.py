@@ -171,7 +171,7 @@ class Repairer:
         self._check_mounted(chain_id)
         records = [r for r in self._catalog.records() if chain_id in r.chain_ids]
         if not records:
-            raise NoSource("its image is gone, only containers use it")
+            raise NoSource("no image has it, only containers or the build cache use it")
         with self._stock.keeping(records[0].chain_ids):
             layer, source = await self._obtain(records, chain_id, progress)
             await self._stock.replace(

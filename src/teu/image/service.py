@@ -26,7 +26,7 @@ from teu.image.making import Made, Maker
 from teu.image.manifests import Manifests
 from teu.image.platform import parse_platform
 from teu.image.progress import Progress
-from teu.image.pulling import Puller
+from teu.image.pulling import Puller, check_platform
 from teu.image.pushing import Pusher
 from teu.image.removal import ImageUsers, Removed, Remover
 from teu.image.repairing import Logins, Repairer
@@ -209,7 +209,7 @@ class ImageService:
         WrongDigest, InvalidImage, InvalidArchive, SystemFailure; nothing is left then.
         """
         name = Reference.parse(reference).with_default_tag()
-        parse_platform(platform)
+        check_platform(platform)
         async with self._tidy():
             try:
                 return await self._puller.pull(
@@ -230,7 +230,7 @@ class ImageService:
     ) -> Image:
         """`pull` for every tag of a repository; the last one's image."""
         name = Reference.parse(repository)
-        parse_platform(platform)
+        check_platform(platform)
         async with self._tidy():
             return await self._puller.pull_tags(
                 name, platform=platform, auth=auth, progress=progress

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface
 from typing import Final
 
 from msgspec.structs import replace
@@ -35,7 +35,7 @@ from teu.network.errors import (
 from teu.store.networks import NetworkNameTaken
 from teu.sys.netlink import IPNetwork
 
-_NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_NAME: Final = re.compile(r"[^\x00-\x1f/]*[^\x00-\x1f/\s][^\x00-\x1f/]*")
 
 
 class Catalog:
@@ -208,8 +208,24 @@ class Catalog:
         }
         if config.mtu:
             record.options[bridge_options.OPTION_MTU] = str(config.mtu)
-        record.pools = [self._bridge_pool(record.pools, "" if stored else present, routed)]
+        pools4 = [pool for pool in (record.pool(4),) if pool]
+        pools = [self._bridge_pool(pools4, "" if stored else present, routed)]
+        if config.ipv6:
+            pools.append(self._bridge_pool6(record.pool(6), routed))
+        record.pools = pools
+        record.enable_ipv6 = config.ipv6
         return record
+
+    def _bridge_pool6(self, stored: IPAMConfig | None, routed: Iterable[IPNetwork]) -> IPAMConfig:
+        part = self._config.fixed_cidr_v6
+        if self._config.bip6:
+            own = IPv6Interface(self._config.bip6)
+            return ipam.complete(
+                IPAMConfig(subnet=str(own.network), gateway=str(own.ip), ip_range=part)
+            )
+        if part:
+            return ipam.complete(IPAMConfig(subnet=part))
+        return stored or self._default_pool([self._ipv6_pool], routed)
 
     def _bridge_pool(
         self, stored: list[IPAMConfig], present: str, routed: Iterable[IPNetwork]
@@ -265,7 +281,8 @@ def _check_request(request: NetworkCreate) -> None:
         raise PredefinedNetwork(request.name, creating=True)
     if not _NAME.fullmatch(request.name):
         raise InvalidParameter(
-            f"invalid network name {request.name!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+            f"invalid network name {request.name!r}: it must not be empty, nor contain '/' or "
+            "control characters"
         )
     if request.driver == "overlay":
         raise NotImplementedYet(

@@ -39,6 +39,7 @@ from teu.tx import Transaction
 
 _RELEASE_LIMIT_S: Final = 10.0
 _HOST_LINK_DIGITS: Final = 11  # `veth` and these fill a link name's 15 characters
+_NOT_ON_BRIDGE: Final = "user specified IP address is supported on user defined networks only"
 log = logging.getLogger(__name__)
 
 
@@ -209,11 +210,12 @@ class Connector:
         self, container_id: str, name: str, network: NetworkRecord, settings: EndpointSettings
     ) -> EndpointRecord:
         """`_reserve`, which waits for a holder of the address that is about to let go."""
+        deadline = asyncio.get_running_loop().time() + _RELEASE_LIMIT_S
         while True:
             try:
                 return self._reserve(container_id, name, network, settings)
             except AddressInUse as error:
-                if not await self._let_go_soon(error.container_id):
+                if not await self._let_go_soon(error.container_id, deadline):
                     raise
 
     def _reserve(
@@ -257,6 +259,8 @@ class Connector:
             record.address6 = str(self._take_address(network, pool, asked.ipv6_address))
             record.prefix6 = pool.subnet.prefixlen
             record.gateway6 = "" if has_none else str(pool.gateway)
+        elif asked.ipv6_address and network.name == BRIDGE:
+            raise InvalidParameter(_NOT_ON_BRIDGE)
 
     def _take_address(self, network: NetworkRecord, pool: AddressPool, asked: str) -> IPAddress:
         version = pool.subnet.version
@@ -267,9 +271,7 @@ class Connector:
             return taken
         address = parse_address(asked, f"IPv{version} address")
         if network.name == BRIDGE:
-            raise InvalidParameter(
-                "user specified IP address is supported on user defined networks only"
-            )
+            raise InvalidParameter(_NOT_ON_BRIDGE)
         if not (network.user_subnet if version == 4 else network.user_subnet6):
             raise InvalidParameter(
                 "user specified IP address is supported only when connecting to networks with "
@@ -349,16 +351,21 @@ class Connector:
 
     async def _acquire(self, request: PortRequest, record: EndpointRecord) -> int:
         """Waits for a holder that has ended and is about to let go. Raises: PortInUse."""
+        deadline = asyncio.get_running_loop().time() + _RELEASE_LIMIT_S
         while True:
             try:
                 return self._ports.acquire(request, record.container_id, record.container_name)
             except PortInUse as error:
-                if not await self._let_go_soon(error.holder.container_id if error.holder else ""):
+                holder = error.holder.container_id if error.holder else ""
+                if not await self._let_go_soon(holder, deadline):
                     raise
 
-    async def _let_go_soon(self, container_id: str) -> bool:
-        """Whether a container that has ended released what it held, meanwhile."""
+    async def _let_go_soon(self, container_id: str, deadline: float) -> bool:
+        """Whether it is worth to try again: containers that have ended released what they held,
+        before `deadline` (the loop's time)."""
         if not container_id or not self.is_going(container_id):
+            return False
+        if asyncio.get_running_loop().time() > deadline:
             return False
         before = self._releases
         await self.until_released(lambda: self._releases == before)

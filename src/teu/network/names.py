@@ -186,7 +186,7 @@ class Names:
                 "links": {alias or name: name for name, _, alias in links},
                 "netns": str(served.sandbox),
                 "servers": served.servers,
-                "allowed": any(one.gateway or one.gateway6 for one in endpoints),
+                "allowed": any(one.gateway or one.gateway6 or one.is_direct for one in endpoints),
                 "has_ipv6": any(one.gateway6 for one in endpoints),
             },
             [sock.fileno() for sock in sockets],
@@ -198,31 +198,50 @@ class Names:
 def _open_inside(sandbox: Path) -> tuple[socket.socket, ...]:
     """UDP and TCP, reached at port 53 of `RESOLVER_ADDRESS` in there. About 0.6 ms.
 
-    Raises: OSError, NftRefused.
+    Raises: OSError.
     """
     return netns.run_inside(sandbox, _open_sockets)
 
 
 def _open_sockets() -> tuple[socket.socket, ...]:
+    sockets = _bound(0)
+    try:
+        udp, tcp = (sock.getsockname()[1] for sock in sockets)
+        _write_rules(_rules(udp, tcp))
+    except SystemFailure as error:  # no libnftables, or a kernel without
+        for sock in sockets:
+            sock.close()
+        log.warning("containers with names cannot listen on port 53 themselves: %s", error)
+        return _bound(_PORT)
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def _bound(port: int) -> tuple[socket.socket, ...]:
     sockets: list[socket.socket] = []
     try:
         for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
             sock = socket.socket(socket.AF_INET, kind)
             sockets.append(sock)
-            sock.bind((RESOLVER_ADDRESS, 0))
+            sock.bind((RESOLVER_ADDRESS, port))
         sockets[0].setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _QUEUE_BYTES)
         sockets[1].listen(_BACKLOG)
-        udp, tcp = (sock.getsockname()[1] for sock in sockets)
-        rules = Nft()
-        try:
-            rules.run(_rules(udp, tcp))
-        finally:
-            rules.close()
     except BaseException:
         for sock in sockets:
             sock.close()
         raise
     return tuple(sockets)
+
+
+def _write_rules(commands: str) -> None:
+    rules = Nft()
+    try:
+        rules.run(commands)
+    finally:
+        rules.close()
 
 
 def _rules(udp: int, tcp: int) -> str:

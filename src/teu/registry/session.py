@@ -32,7 +32,7 @@ _SAME_METHOD_REDIRECTS = frozenset((307, 308))
 _MAX_REDIRECTS = 5
 _MAX_RETRY_AFTER_S = 60.0
 _READ_BUFFER_BYTES = 1 << 20
-_KEEPALIVE_S = 5.0
+_KEEPALIVE_S = 1.0  # the requests of one pull follow each other at once
 _MAX_KNOWN_HEADERS = 512
 
 

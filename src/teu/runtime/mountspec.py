@@ -152,11 +152,11 @@ def tmpfs_words(asked: Iterable[str]) -> list[str]:
         name, given, value = word.partition("=")
         if given:
             if name not in _TMPFS_KEYS or not value:
-                raise InvalidParameter(f'Invalid tmpfs option "{word}"')
+                raise InvalidParameter(f'invalid tmpfs option ["{name}" "{value}"]')
         elif name == "defaults" or not name:
             continue
         elif name not in _TMPFS_FLAGS:
-            raise InvalidParameter(f'Invalid tmpfs option "{word}"')
+            raise InvalidParameter(f'invalid tmpfs option ["{word}"]')
         found.pop(_OPPOSITES.get(name, ""), None)
         if name in PROPAGATIONS:
             found = {other: text for other, text in found.items() if other not in PROPAGATIONS}

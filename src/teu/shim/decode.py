@@ -28,6 +28,7 @@ _HEADER = struct.Struct(">BxxxL")
 _TIME = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z")
 _TIME_LENGTH = 30
 _BACKSLASH = b"\xff"  # never in valid UTF-8, so it can stand for a decided backslash
+_SEAM = b"\xfe"  # neither is this: it stands between entries
 _SIMPLE = (
     (b'\\"', b'"'),
     (b"\\r", b"\r"),
@@ -72,6 +73,8 @@ class Renderer:
         self._timestamps = bool(request.get("timestamps"))
         self._details = bool(request.get("details"))
         self._multiplexed = bool(request.get("multiplexed"))
+        self._by_line = self._multiplexed and bool(request.get("by_line"))
+        self._seam = _SEAM if self._by_line else b""
         self._plain = not (self._since or self._until or self._timestamps or self._details)
 
     def render(self, block: bytes) -> bytes:
@@ -89,13 +92,13 @@ class Renderer:
     def _render_uniform(self, block: bytes) -> bytes | None:
         """All of it at once if every line is of one stream and has no attributes."""
         name = b"stdout" if b'","stream":"stdout"' in block[: block.find(b"\n")] else b"stderr"
-        text, count = _UNIFORM[name].subn(b"", block)
+        text, count = _UNIFORM[name].subn(self._seam, block)
         if count + 1 != block.count(b"\n") or not text.startswith(_PREFIX):
             return None
         end = text.find(b'","stream":"' + name + b'","time":"')
         if end < 0:
             return None
-        return self._frame(name, text[len(_PREFIX) : end])
+        return self._joined(name, text[len(_PREFIX) : end])
 
     def _select(
         self, texts: list[bytes], streams: list[bytes], attrs: list[bytes], times: list[bytes]
@@ -115,26 +118,30 @@ class Renderer:
         return selected, kept
 
     def _frames(self, texts: list[bytes], streams: list[bytes]) -> bytes:
-        """One frame per run of lines of one stream."""
+        """Runs of entries of one stream, joined."""
         if not texts:
             return b""
         if streams.count(streams[0]) == len(streams):
-            return self._frame(streams[0], b"".join(texts))
+            return self._joined(streams[0], self._seam.join(texts))
         frames: list[bytes] = []
         start = 0
         for at in range(1, len(texts) + 1):
             if at == len(texts) or streams[at] != streams[start]:
-                frames.append(self._frame(streams[start], b"".join(texts[start:at])))
+                frames.append(self._joined(streams[start], self._seam.join(texts[start:at])))
                 start = at
         return b"".join(frames)
 
-    def _frame(self, stream: bytes, escaped: bytes) -> bytes:
+    def _joined(self, stream: bytes, escaped: bytes) -> bytes:
+        """Entries, with a seam between them where each gets a frame of its own."""
         if stream not in self._wanted or not escaped:
             return b""
         text = unescape(escaped)
         if not self._multiplexed:
             return text
-        return b"".join((_HEADER.pack(_KINDS[stream], len(text)), text))
+        pack, kind = _HEADER.pack, _KINDS[stream]
+        if not self._by_line:
+            return pack(kind, len(text)) + text
+        return b"".join([pack(kind, len(entry)) + entry for entry in text.split(_SEAM)])
 
     def error(self, message: str) -> bytes:
         """A failure while the stream is open, in Docker's words, for the client's stderr."""

@@ -370,18 +370,29 @@ class Link:
         self._timer = self._loop.later(delay_s, self._reconnect)
 
     def close(self) -> None:
-        """No more packets come: `closed` is set when all are sent, or after CLOSE_LIMIT_S."""
+        """No more packets come: `closed` is set when all are sent, or when the server has taken
+        nothing for CLOSE_LIMIT_S."""
         self._closing = True
         if self._left():
-            self._loop.later(CLOSE_LIMIT_S, self._give_up)
+            self._expect_less(self._open_packets())
         else:
             self._end()
 
-    def _give_up(self) -> None:
-        if not self.closed:
-            lost = len(self._queue) + len(self._batch) + len(self._sent)
-            self._on_trouble(f"{lost} messages for the log server {self.name} are lost")
-            self._end()
+    def _open_packets(self) -> int:
+        return len(self._queue) + len(self._batch) + len(self._sent)
+
+    def _expect_less(self, before: int) -> None:
+        self._loop.later(CLOSE_LIMIT_S, lambda: self._check_progress(before))
+
+    def _check_progress(self, before: int) -> None:
+        left = self._open_packets()
+        if self.closed:
+            return
+        if left < before:
+            self._expect_less(left)
+            return
+        self._on_trouble(f"{left} messages for the log server {self.name} are lost")
+        self._end()
 
     def _end(self) -> None:
         self.closed = True

@@ -122,11 +122,11 @@ class LogFiles:
         self._directory, self._name = os.path.split(path)
 
     def open_all(self) -> list[LogPart]:
-        """Oldest first. Looks again if a rotation happened while it looked."""
+        """Oldest first. Looks again if a rotation, or the end of a compression, came between."""
         while True:
             newest = self._newest()
-            parts = self._open_listed()
-            if newest == self._newest():
+            parts, is_complete = self._open_listed()
+            if is_complete and newest == self._newest():
                 return parts
             for part in parts:
                 part.close()
@@ -148,19 +148,21 @@ class LogFiles:
         except FileNotFoundError:
             return None
 
-    def _open_listed(self) -> list[LogPart]:
+    def _open_listed(self) -> tuple[list[LogPart], bool]:
+        """What is there, and whether nothing of it went away between listing and opening: a file
+        that was compressed meanwhile is there under another name."""
         pattern = re.compile(re.escape(self._name) + r"(?:\.(\d+)(\.gz)?)?")
         found: dict[int, tuple[str, bool]] = {}
         for name in sorted(os.listdir(self._directory), reverse=True):
             if match := pattern.fullmatch(name):  # PATH.1 comes after PATH.1.gz: the plain one wins
                 found[int(match[1] or 0)] = name, bool(match[2])
-        parts = []
+        parts: list[LogPart] = []
         for _, (name, compressed) in sorted(found.items(), reverse=True):
             try:
                 parts.append(LogPart(os.path.join(self._directory, name), compressed))
             except FileNotFoundError:
-                continue  # rotated away between listing and opening; the caller looks again
-        return parts
+                return parts, False
+        return parts, True
 
 
 def keep_tail(parts: list[LogPart], count: int) -> list[LogPart]:

@@ -1,7 +1,8 @@
 """One `logs` request, in a process of its own that writes straight to the client's socket.
 
     Request = {"path", "stdout", "stderr", "since_ns", "until_ns", "tail" (-1: all), "follow",
-               "timestamps", "details", "multiplexed", "http_chunked", "exit_directory"}
+               "timestamps", "details", "multiplexed", "by_line", "http_chunked",
+               "exit_directory"}
 
 The daemon has sent the HTTP head. Ends after the last line, when following after the last line
 that was written before `exit.json` appeared, or when the client goes.

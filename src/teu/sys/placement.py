@@ -11,6 +11,7 @@ from teu.errors import SystemFailure
 _GET_FLAGS = 0x80086601  # FS_IOC_GETFLAGS
 _SET_FLAGS = 0x40086602  # FS_IOC_SETFLAGS
 _RESERVE_BYTES = 64 << 20
+_RESERVE_INODES = 1000
 _TOP_DIRECTORY = 0x00020000  # FS_TOPDIR_FL, `chattr +T`
 
 
@@ -38,8 +39,13 @@ def check_space(directory_fd: int) -> None:
     """Raises: SystemFailure while something is left, so that the rest of the machine goes on."""
     found = os.fstatvfs(directory_fd)
     if found.f_bavail * found.f_frsize < _RESERVE_BYTES:
-        path = os.readlink(f"/proc/self/fd/{directory_fd}")
-        raise SystemFailure(
-            f"no space left on the device that holds {path}: free some (for images: "
-            "`teu image prune`) and try again"
-        )
+        lacking = "space"
+    elif found.f_files and found.f_favail < _RESERVE_INODES:
+        lacking = "inodes"
+    else:
+        return
+    path = os.readlink(f"/proc/self/fd/{directory_fd}")
+    raise SystemFailure(
+        f"no {lacking} left on the device that holds {path}: free some (for images: "
+        "`teu image prune`) and try again"
+    )

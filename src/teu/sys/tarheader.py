@@ -34,6 +34,7 @@ _NO_PAYLOAD = frozenset((HARD_LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY,
 _MAX_OCTAL_11 = 8**11 - 1
 _MAX_OCTAL_7 = 8**7 - 1
 _MAX_TIME_NS = 2**63 - 1
+_MAX_MAJOR, _MAX_MINOR = 1 << 12, 1 << 20  # the kernel's dev_t
 
 
 class InvalidArchive(InvalidParameter):
@@ -103,6 +104,8 @@ def parse(block: bytes) -> Entry:
             raise InvalidArchive("invalid tar header: negative size")
     if kind in (CHARACTER, BLOCK_DEVICE):
         entry.major, entry.minor = number(major), number(minor)
+        if not (0 <= entry.major < _MAX_MAJOR and 0 <= entry.minor < _MAX_MINOR):
+            raise InvalidArchive("invalid tar header: bad device number")
     if link[0]:
         entry.link = link.partition(b"\0")[0]
     return entry

@@ -51,7 +51,7 @@ _IMPLIED_MODE = 0o755
 _CACHED_DIRECTORIES = 64
 _MAX_SYMLINKS = 40
 _SPACE_CHECK_BYTES = 64 << 20
-_MAX_MAJOR, _MAX_MINOR = 1 << 12, 1 << 20  # the kernel's dev_t
+_SPACE_CHECK_ENTRIES = 4096
 
 
 @dataclass(slots=True)
@@ -127,6 +127,8 @@ class Unpacker:
             if self._stale_fds:
                 self._close_stale()
             self._result.entries += 1
+            if self._result.entries % _SPACE_CHECK_ENTRIES == 0:
+                self._check_space()
         self._set_directory_times()
         self._result.implied = list(self._implied)
         return self._result
@@ -256,8 +258,6 @@ class Unpacker:
     def _node(self, entry: Entry, place: _Place, stream: TarStream) -> None:
         kind = {CHARACTER: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO}
         mode = kind[entry.kind] | 0o600
-        if not (0 <= entry.major < _MAX_MAJOR and 0 <= entry.minor < _MAX_MINOR):
-            raise InvalidArchive(f"{shown(entry)}: invalid tar header: bad device number")
         device = os.makedev(entry.major, entry.minor)
         try:
             os.mknod(place.name, mode, device, dir_fd=place.parent_fd)

@@ -31,20 +31,24 @@ async def copy(source: Path | str, target: Path) -> None:
     await process.run(["setpriv", "--pdeathsig", "KILL", "--", *copying], timeout_s=COPY_LIMIT_S)
 
 
-async def copy_up(source_fd: int, data: Path, staging: Path) -> bool:
+async def copy_up(source_fd: int, data: Path, staging: Path, *, may_block: bool) -> bool:
     """Fills an empty directory with the content of the one behind `source_fd`; False: not empty.
 
     The content is copied to `staging` (a directory of the same mount, `data` itself at worst),
     made durable, and then moved in by name. So a container that has `data` mounted already goes on
     with the same directory, a crash leaves nothing half-copied in sight (`resume` brings it to its
     end, the next copy-up does too), and what somebody else wrote meanwhile is not replaced.
+    `may_block`: `data` is on a file system that may not answer; it is looked at in a thread.
     Raises: SystemFailure.
     """
-    await asyncio.to_thread(resume, data, staging)
-    if any(name not in _OWN for name in os.listdir(data)):
+    if not may_block and not any((staging / name).exists() for name in _OWN):
+        empty = _is_empty(data)
+    else:
+        empty = await asyncio.to_thread(_resume_and_look, data, staging)
+    if not empty:
         return False
     source = f"/proc/{os.getpid()}/fd/{source_fd}"
-    if not os.listdir(source):
+    if _is_empty(source):
         _copy_attributes(source, data)
         return True
     partial = staging / _PARTIAL
@@ -57,6 +61,16 @@ async def copy_up(source_fd: int, data: Path, staging: Path) -> bool:
         raise
     await asyncio.to_thread(resume, data, staging)
     return True
+
+
+def _resume_and_look(data: Path, staging: Path) -> bool:
+    resume(data, staging)
+    return _is_empty(data)
+
+
+def _is_empty(directory: Path | str) -> bool:
+    with os.scandir(directory) as entries:
+        return all(entry.name in _OWN for entry in entries)
 
 
 def resume(data: Path, staging: Path) -> None:

@@ -42,6 +42,12 @@ class NoSuchDriver(NotFound):
 
 class BadVolumeName(InvalidParameter):
     def __init__(self, name: str) -> None:
+        if len(name) == 1:
+            super().__init__(
+                f"create {name}: volume name is too short, names should be at least two "
+                "alphanumeric characters"
+            )
+            return
         super().__init__(
             f'create {name}: "{name}" includes invalid characters for a local volume name, only '
             f'"{ids.NAME_PATTERN}" are allowed. If you intended to pass a host directory, use '

@@ -91,7 +91,7 @@ class VolumeService:
             data = self._local.data(record)
             if record.directory:
                 self._settle_name(record)
-            elif not record.options:
+            elif self.is_plain(record):
                 content.resume(data, data.parent)
 
     async def close(self) -> None:
@@ -308,7 +308,10 @@ class VolumeService:
             raise VolumeInUse(name, self._uses.of(name)) from None
 
     def begin_removal(self, name: str) -> None:
-        """The intent: from here on nobody finds the volume. Raises: NoSuchVolume, VolumeInUse."""
+        """The intent: from here on nobody finds the volume.
+
+        Raises: NoSuchVolume, VolumeInUse.
+        """
         record = self.get(name)
         if users := self._users(name):
             raise VolumeInUse(name, users)
@@ -318,7 +321,7 @@ class VolumeService:
         self._store.save(record)
 
     async def finish_removal(self, name: str, *, force: bool = False) -> None:
-        """Removes the data, then the row (idempotent). Raises: what the driver raises."""
+        """Removes data, then row, and tells so (idempotent). Raises: what the driver raises."""
         async with self._lock(name):
             record = self._volumes.get(name)
             if record is None or not record.removing:
@@ -331,7 +334,7 @@ class VolumeService:
                     raise
                 log.warning("volume %s: forgotten by force: %s", name, error.message)
             self._forget(record)
-            self.tell("destroy", name, {"driver": record.driver})
+        self.tell("destroy", name, {"driver": record.driver})
 
     def _keep(self, record: VolumeRecord, error: EngineError) -> None:
         """What cannot be removed is shown again; a local removal cut short goes on later."""
@@ -464,9 +467,13 @@ class VolumeService:
         """Fills a mounted volume with the content of the directory behind `source_fd`, if it is
         empty. See `content.copy_up`."""
         async with self._lock(name):
-            record = self.get(name)
-            inside = record.driver != LOCAL or bool(record.options)
-            await content.copy_up(source_fd, directory, directory if inside else directory.parent)
+            foreign = not self.is_plain(self.get(name))
+            staging = directory if foreign else directory.parent
+            await content.copy_up(source_fd, directory, staging, may_block=foreign)
+
+    def is_plain(self, record: VolumeRecord) -> bool:
+        """A directory of this host: looking at it never blocks for long."""
+        return record.driver == LOCAL and not record.options
 
     # --- parts ---------------------------------------------------------------------------
 

@@ -301,4 +301,4 @@ def test_a_layer_that_only_a_container_needs(lab: Lab) -> None:
     lab.users.layers = ["sha256:" + "a" * 64]
     [found] = problems(lab, repair=True)
     assert (found["Kind"], found["Problem"]) == ("layer", "is missing")
-    assert "its image is gone, only containers use it" in found["Outcome"]
+    assert "no image has it, only containers or the build cache use it" in found["Outcome"]

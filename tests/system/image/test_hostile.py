@@ -11,12 +11,13 @@ import tracemalloc
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 
 from harness import hostile
-from harness.imagelab import directory, member, symlink, tar_of
+from harness.imagelab import Lab, directory, member, symlink, tar_of
 from teu.errors import EngineError, SystemFailure
 from teu.image.layers import LayerFiles, Pieces
 from teu.store.images import LayerRow
@@ -93,7 +94,7 @@ def bomb(*parts: Iterator[bytes]) -> Iterator[bytes]:
     yield packer.flush()
 
 
-BOMB_MEGABYTES = 700
+BOMB_MEGABYTES = 120
 
 
 @pytest.mark.parametrize("where", ["file", "trailer", "header"])
@@ -127,19 +128,56 @@ def test_a_bomb_of_zeros_takes_no_memory(where: str, tmp_path: Path) -> None:
         tracemalloc.stop()
 
 
+class Disk:
+    """A file system that is full after a few looks at it. `low`: the field that gets low."""
+
+    def __init__(self, looks: int, **low: int) -> None:
+        self._looks = looks
+        self._low = low
+
+    def __call__(self, fd: int) -> SimpleNamespace:
+        self._looks -= 1
+        plenty = {"f_bavail": 1 << 30, "f_frsize": 4096, "f_files": 1 << 30, "f_favail": 1 << 30}
+        return SimpleNamespace(**(plenty if self._looks >= 0 else plenty | self._low))
+
+
 def test_a_layer_that_fills_the_disk_ends_before_it_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The reserve is what the rest of the machine lives on."""
-    free = os.statvfs(tmp_path)
-    left = free.f_bavail * free.f_frsize
-    monkeypatch.setattr("teu.sys.placement._RESERVE_BYTES", left - (80 << 20))
+    monkeypatch.setattr("teu.sys.placement.os.fstatvfs", Disk(2, f_bavail=1))
     entry = Entry(b"zeros")
-    entry.size_bytes = 300 << 20
+    entry.size_bytes = 200 << 20
     layers = LayerFiles(tmp_path / "layers")
     with pytest.raises(SystemFailure, match=r"no space left .*teu image prune"):
-        layers.stage(Pieces(bomb(iter([build(entry)]), zeros(300), iter([bytes(1024)]))))
+        layers.stage(Pieces(bomb(iter([build(entry)]), zeros(200), iter([bytes(1024)]))))
     assert os.listdir(tmp_path / "layers") == []
+
+
+def test_a_layer_that_takes_all_inodes_ends_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("teu.sys.placement.os.fstatvfs", Disk(1, f_favail=5))
+    block = [build(_empty(f"d{n}/")) for n in range(4100)]
+    layers = LayerFiles(tmp_path / "layers")
+    with pytest.raises(SystemFailure, match="no inodes left on the device"):
+        layers.stage(Pieces(iter([*block, bytes(1024)])))
+    assert os.listdir(tmp_path / "layers") == []
+
+
+def _empty(name: str) -> Entry:
+    entry = Entry(name.encode(), b"5")
+    entry.mode = 0o755
+    return entry
+
+
+def test_an_image_archive_of_nothing_but_links_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("teu.image.load._MAX_ENTRIES", 1000)
+    links = tar_of(*(symlink(f"l{n}", "x") for n in range(1001)))
+    with pytest.raises(InvalidArchive, match="more entries than any image archive needs"):
+        Lab(tmp_path).load(links, 1 << 16)
 
 
 def test_a_symlink_swapped_in_between_entries(tmp_path: Path) -> None:

@@ -109,6 +109,7 @@ class Bench:
             rootfs=self.rootfs(record),
             bundle=self.bundle(record),
             etc_files=etc,
+            prepared={},
             joins=joins or Joins(),
         )
 

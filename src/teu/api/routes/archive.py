@@ -47,7 +47,7 @@ class ArchiveRoutes:
         container = self._get(call)
         headers = await self._stat_header(call, container)
         pieces = self._engine.archives.get(container, call.params["id"], call.text("path"))
-        return await _stream_tar(call, pieces, headers)
+        return await stream_tar(call, pieces, headers)
 
     async def put(self, call: Call) -> web.StreamResponse:
         await self._engine.archives.put(
@@ -68,10 +68,10 @@ class ArchiveRoutes:
 
     async def export(self, call: Call) -> web.StreamResponse:
         container = self._get(call)
-        return await _stream_tar(call, self._engine.committer.export(container), {})
+        return await stream_tar(call, self._engine.committer.export(container), {})
 
 
-async def _stream_tar(
+async def stream_tar(
     call: Call, pieces: AsyncGenerator[bytes, None], headers: dict[str, str]
 ) -> web.StreamResponse:
     """What fails before the first piece is an ordinary error; what fails later cuts the stream."""

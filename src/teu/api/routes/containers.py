@@ -1,6 +1,7 @@
 """`/containers/…`: thin handlers; what they do is in `container/`."""
 
 import contextlib
+import os
 from collections.abc import Coroutine
 from typing import Any
 
@@ -13,14 +14,22 @@ from teu.api.call import Call, answer
 from teu.api.decode import decode
 from teu.api.engine import Engine
 from teu.api.headers import HEADERS
-from teu.api.hijack import MULTIPLEXED, RAW, Hijacked, stream_head, take_over, upgrade_head
+from teu.api.hijack import (
+    MULTIPLEXED,
+    RAW,
+    Hijacked,
+    head_was_read,
+    stream_head,
+    take_over,
+    upgrade_head,
+)
 from teu.api.router import Route
 from teu.api.websocket import WebSocketRelay
 from teu.api.wire import containers as wire
 from teu.container.container import Container
 from teu.container.create import CreateRequest
 from teu.container.streams import LogOptions
-from teu.errors import InvalidParameter, NotFound, NotImplementedYet
+from teu.errors import Conflict, InvalidParameter, NotFound, NotImplementedYet
 from teu.model.config import (
     ContainerConfig,
     HostConfig,
@@ -40,6 +49,7 @@ class CreateBody(ContainerConfig):
 
     host_config: HostConfig | None = None
     networking_config: NetworkingConfig | None = None
+    runtime: str = ""  # docker-py names it here; Docker does not look
 
 
 class UpdatePolicy(Wire):
@@ -154,6 +164,7 @@ class ContainerRoutes:
             host=body.host_config or HostConfig(),
             networking=body.networking_config or NetworkingConfig(),
         )
+        request.host.runtime = request.host.runtime or body.runtime
         services = self._engine.services
         warnings = versions.adapt_create(
             request, call.version, unified=services.runtime.cgroups.unified
@@ -187,13 +198,11 @@ class ContainerRoutes:
 
     async def kill(self, call: Call) -> web.StreamResponse:
         try:
-            container = self._get(call)
-        except NotFound as error:
-            raise NotFound(
-                f"cannot kill container: {call.params['id']}: {error.message}"
-            ) from error
-        work = self._engine.lifecycle.kill(container, call.text("signal"))
-        return await self._change(work, "kill")
+            work = self._engine.lifecycle.kill(self._get(call), call.text("signal"))
+            return await self._change(work, "kill")
+        except (NotFound, Conflict) as error:
+            kind = NotFound if isinstance(error, NotFound) else Conflict
+            raise kind(f"cannot kill container: {call.params['id']}: {error.message}") from error
 
     async def pause(self, call: Call) -> web.StreamResponse:
         return await self._change(self._engine.lifecycle.pause(self._get(call)), "pause")
@@ -256,11 +265,20 @@ class ContainerRoutes:
             multiplexed=not tty,
             detach_keys=keys,
         )
-        work = self._engine.streams.attach(
-            container, client, logs=call.flag("logs"), live=call.flag("stream")
-        )
+        work = self._attach(container, client, logs=call.flag("logs"), live=call.flag("stream"))
         await self._hand_over(work, "attach")
         return Hijacked()
+
+    async def _attach(
+        self, container: Container, client: Client, *, logs: bool, live: bool
+    ) -> None:
+        if logs:
+            try:
+                await head_was_read(client.fd)
+            except BaseException:
+                os.close(client.fd)
+                raise
+        await self._engine.streams.attach(container, client, logs=logs, live=live)
 
     async def attach_websocket(self, call: Call) -> web.StreamResponse:
         """Both output streams as they come, without frames: a browser's terminal."""

@@ -1,5 +1,6 @@
 """`/containers/{id}/exec` and `/exec/…`."""
 
+import os
 from typing import Any
 
 from aiohttp import web
@@ -7,11 +8,18 @@ from aiohttp import web
 from teu.api import status
 from teu.api.call import Call, answer
 from teu.api.engine import Engine
-from teu.api.hijack import MULTIPLEXED, RAW, Hijacked, take_over, upgrade_head
+from teu.api.hijack import (
+    MULTIPLEXED,
+    RAW,
+    Hijacked,
+    head_was_read,
+    loses_early_bytes,
+    take_over,
+    upgrade_head,
+)
 from teu.api.router import Route
 from teu.api.routes.containers import parse_detach_keys, window_size
 from teu.container.exec import Exec, ExecConfig
-from teu.errors import Conflict
 from teu.model.config import Wire
 from teu.runtime.shim import Client
 
@@ -47,35 +55,47 @@ class ExecRoutes:
         item = self._engine.execs.get(call.params["id"])
         body = await call.body(StartBody)
         self._engine.execs.check_startable(item)
-        size = body.console_size or item.config.console_size or [0, 0]
+        size = (body.console_size if body.tty else None) or item.config.console_size or [0, 0]
         console = (size[0], size[1]) if len(size) == 2 and all(size) else None
         if body.detach:
             await self._engine.services.tasks.shielded(
                 self._engine.execs.start(item, None, console), "exec"
             )
             return web.Response(status=status.OK)
-        tty = item.config.tty
-        content_type = RAW if tty or call.version < (1, 42) else MULTIPLEXED
+        # What is asked here decides about frames, even if the command has a terminal: a client that
+        # did not say so expects them.
+        content_type = RAW if body.tty or call.version < (1, 42) else MULTIPLEXED
         fd = await take_over(call.request, upgrade_head(call.request, content_type=content_type))
         client = Client(
             fd=fd,
             stdin=item.config.attach_stdin,
             stdout=item.config.attach_stdout,
             stderr=item.config.attach_stderr,
-            multiplexed=not tty,
+            multiplexed=not body.tty,
             detach_keys=parse_detach_keys(item.config.detach_keys or ""),
         )
+        patient = loses_early_bytes(call.request)
         self._engine.services.tasks.start(
-            self._engine.execs.start(item, client, console), f"exec {item.id[:12]}"
+            self._start(item, client, console, patient), f"exec {item.id[:12]}"
         )
         return Hijacked()
+
+    async def _start(
+        self, item: Exec, client: Client, console: tuple[int, int] | None, patient: bool
+    ) -> None:
+        if patient:
+            item.started = True
+            try:
+                await head_was_read(client.fd)
+            except BaseException:
+                os.close(client.fd)
+                raise
+        await self._engine.execs.start(item, client, console)
 
     async def resize(self, call: Call) -> web.StreamResponse:
         item = self._engine.execs.get(call.params["id"])
         height, width = window_size(call)
-        if item.process is None or not item.running:
-            raise Conflict(f"exec {item.id} is not running")
-        await item.process.resize(height, width)
+        await self._engine.execs.resize(item, height, width)
         return web.Response(status=status.OK)
 
     async def inspect(self, call: Call) -> web.StreamResponse:

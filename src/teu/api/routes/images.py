@@ -11,7 +11,7 @@ from teu.api.headers import HEADERS
 from teu.api.progress import Emit, stream_progress
 from teu.api.registryauth import registry_auth
 from teu.api.router import Route
-from teu.errors import InvalidParameter
+from teu.errors import InvalidParameter, SystemFailure, Unauthorized
 from teu.image.bootstrap import Plan
 from teu.image.fetch import fetch
 from teu.model.config import ContainerConfig
@@ -88,7 +88,11 @@ class ImageRoutes:
         pull = self._images.pull if parsed.tag or parsed.digest else self._images.pull_tags
 
         async def work(emit: Emit) -> None:
-            image = await pull(name, platform=call.text("platform"), auth=auth, progress=emit)
+            try:
+                image = await pull(name, platform=call.text("platform"), auth=auth, progress=emit)
+            except Unauthorized as error:
+                # As Docker answers; at a 401 its client asks for a password, terminal or not.
+                raise SystemFailure(error.message) from error
             self._tell("pull", name, image)
 
         return await stream_progress(call, self._tasks, f"pull {name}", work)
@@ -133,7 +137,7 @@ class ImageRoutes:
         async def work(emit: Emit) -> None:
             await self._images.load(call.chunks(), progress=emit, platform=call.text("platform"))
 
-        return await stream_progress(call, self._tasks, "load", work)
+        return await stream_progress(call, self._tasks, "load", work, errors_in_stream=True)
 
     async def save(self, call: Call) -> web.StreamResponse:
         return await self._save(call, [call.params["name"]])

@@ -64,6 +64,10 @@ class SystemRoutes:
         ]
 
     async def ping(self, call: Call) -> web.StreamResponse:
+        if (
+            call.request.method == "HEAD"
+        ):  # as a command line begins, often one that starts something
+            self._engine.services.runtime.foresee_start()
         body = "" if call.request.method == "HEAD" else "OK"
         return web.Response(text=body, headers=PING_HEADERS)
 

@@ -1,4 +1,4 @@
-"""`/teu/volumes/…`: what Docker's API has no words for (docs/adr/0020, docs/volumes.md)."""
+"""`/teu/volumes/…`: what Docker's API has no words for (docs/adr/0021, docs/volumes.md)."""
 
 import base64
 import json
@@ -8,9 +8,8 @@ from aiohttp import web
 from teu.api import status
 from teu.api.call import Call, answer
 from teu.api.engine import Engine
-from teu.api.headers import HEADERS
 from teu.api.router import Route
-from teu.api.routes.archive import STAT_HEADER
+from teu.api.routes.archive import STAT_HEADER, stream_tar
 from teu.api.wire.volumes import shown
 from teu.model.config import Wire
 from teu.model.volume import VolumeRecord
@@ -64,13 +63,8 @@ class VolumeWorkRoutes:
         )
 
     async def export(self, call: Call) -> web.StreamResponse:
-        name = self._volumes.get(call.params["name"]).name
-        response = web.StreamResponse(headers={"Content-Type": "application/x-tar", **HEADERS})
-        await response.prepare(call.request)
-        async for piece in self._work.export(name, pause=call.flag("pause", True)):
-            await response.write(piece)
-        await response.write_eof()
-        return response
+        pieces = self._work.export(call.params["name"], pause=call.flag("pause", True))
+        return await stream_tar(call, pieces, {})
 
     async def import_(self, call: Call) -> web.StreamResponse:
         return self._made(await self._work.import_(call.params["name"], call.chunks()))
@@ -84,14 +78,9 @@ class VolumeWorkRoutes:
 
     async def get(self, call: Call) -> web.StreamResponse:
         headers = await self._stat_header(call)
-        response = web.StreamResponse(
-            headers={"Content-Type": "application/x-tar", **HEADERS, **headers}
+        return await stream_tar(
+            call, self._work.get(call.params["name"], call.text("path")), headers
         )
-        await response.prepare(call.request)
-        async for piece in self._work.get(call.params["name"], call.text("path")):
-            await response.write(piece)
-        await response.write_eof()
-        return response
 
     async def put(self, call: Call) -> web.StreamResponse:
         await self._work.put(

@@ -175,18 +175,20 @@ def _shown_networks(record: ContainerRecord) -> dict[str, EndpointSettings]:
         return {"host": EndpointSettings()}
     if state.is_running(record) or not record.started_ns:  # before its first start: as asked
         return record.networks
-    return {name: _asked_only(settings) for name, settings in record.networks.items()}
+    started = bool(record.started_ns)
+    return {name: _asked_only(one, started) for name, one in record.networks.items()}
 
 
-def _asked_only(settings: EndpointSettings) -> EndpointSettings:
-    """An endpoint without what only a running container has."""
+def _asked_only(settings: EndpointSettings, started: bool) -> EndpointSettings:
+    """An endpoint without what only a running container has. A MAC address from before the first
+    start was asked for."""
     return replace(
         settings,
         endpoint_id="",
         gateway="",
         ip_address="",
         ip_prefix_len=0,
-        mac_address="",
+        mac_address="" if started else settings.mac_address,
     )
 
 

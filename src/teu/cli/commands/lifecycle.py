@@ -21,11 +21,15 @@ def for_each(
     names: list[str],
     send: Callable[[str], Callable[[], Response]],
     show: Callable[[str, Response], None],
+    may_be_missing: bool = False,
 ) -> int:
     """Sends a request for every name, many at once, and shows the results in order.
 
-    Failures are collected and reported at the end, as Docker does. Returns 0.
+    Failures are collected and reported at the end, as Docker does; a name that does not exist is
+    only told where it `may_be_missing`. Returns 0.
     """
+    from teu.cli.client import DaemonError
+
     problems: list[str] = []
     for start in range(0, len(names), _AT_ONCE):
         answers = []
@@ -37,6 +41,11 @@ def for_each(
         for name, answer in answers:
             try:
                 show(name, session.client.check(answer()))
+            except DaemonError as error:
+                if may_be_missing and error.is_missing:
+                    session.err(f"{error}\n")
+                else:
+                    problems.append(str(error))
             except Failure as failure:
                 problems.append(str(failure))
     if problems:
@@ -51,6 +60,7 @@ def _change(
     query: Query | None = None,
     *,
     method: str = "POST",
+    may_be_missing: bool = False,
 ) -> int:
     """`method` /containers/NAME/ACTION for all; prints the names that worked."""
     client = session.client
@@ -63,7 +73,7 @@ def _change(
         client.finish(response)
         session.out(name + "\n")
 
-    return for_each(session, names, send, show)
+    return for_each(session, names, send, show, may_be_missing)
 
 
 def escape(name: str) -> str:
@@ -122,7 +132,8 @@ def remove(session: Session, options: Options, names: list[str]) -> int:
     }
     if not all(name.strip("/") for name in names):
         raise Failure("container name cannot be empty")
-    return _change(session, names, "", query, method="DELETE")
+    force = options.flag("force")
+    return _change(session, names, "", query, method="DELETE", may_be_missing=force)
 
 
 def rename(session: Session, _options: Options, names: list[str]) -> int:

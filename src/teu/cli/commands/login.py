@@ -13,10 +13,45 @@ from teu.cli.session import Failure, Session
 def login(session: Session, options: Options, words: list[str]) -> int:
     """Has the daemon check the login with the registry, then keeps it."""
     server = _server(words)
-    user, password = _ask(session, options, server)
+    user, password = _given(session, options)
+    if not user and not password and _log_in_again(session, server):
+        return 0
+    user, password = _ask(session, server, user, password)
     body = {"username": user, "password": password, "serveraddress": server}
     answer = session.client.post("/auth", body=body) or {}
     token = answer.get("IdentityToken") or ""
+    _keep(session, server, user, password, token)
+    if status := answer.get("Status"):
+        session.out(status + "\n")
+    return 0
+
+
+def _log_in_again(session: Session, server: str) -> bool:
+    """With the login that is stored; False when there is none, or it is good no more."""
+    from teu.cli.client import DaemonError
+
+    known = find_login(session.config, server)
+    if not known.get("username") and not known.get("identitytoken"):
+        return False
+    shown = f" [Username: {known['username']}]" if known.get("username") else ""
+    program = session.program
+    session.err(
+        f"Authenticating with existing credentials...{shown}\n\n Info -> To login with a different "
+        f"account, run '{program} logout' followed by '{program} login'\n\n\n"
+    )
+    try:
+        answer = session.client.post("/auth", body=known) or {}
+    except DaemonError as error:
+        if not error.is_unauthorized:
+            raise
+        session.err("Stored credentials invalid or expired\n")
+        return False
+    if status := answer.get("Status"):
+        session.out(status + "\n")
+    return True
+
+
+def _keep(session: Session, server: str, user: str, password: str, token: str) -> None:
     try:
         unencrypted = store_login(session.config, server, user, password, token)
     except OSError as error:
@@ -29,9 +64,6 @@ def login(session: Session, options: Options, words: list[str]) -> int:
             "Configure a credential helper to remove this warning. See\n"
             "https://docs.docker.com/go/credential-store/\n\n"
         )
-    if status := answer.get("Status"):
-        session.out(status + "\n")
-    return 0
 
 
 def _server(words: list[str]) -> str:
@@ -40,16 +72,23 @@ def _server(words: list[str]) -> str:
     return words[0].removeprefix("https://").removeprefix("http://").partition("/")[0]
 
 
-def _ask(session: Session, options: Options, server: str) -> tuple[str, str]:
+def _given(session: Session, options: Options) -> tuple[str, str]:
+    """User and password of the command line, empty where not given. Raises: Failure."""
     user, password = options.text("username"), options.text("password")
     if options.flag("password-stdin"):
         if password:
-            raise Failure("--password and --password-stdin are mutually exclusive")
+            raise Failure(
+                "conflicting options: cannot specify both --password and --password-stdin"
+            )
         if not user:
-            raise Failure("Must provide --username with --password-stdin")
+            raise Failure("the --password-stdin option requires --username to be set")
         password = sys.stdin.read().rstrip("\r\n")
     elif password:
         session.err("WARNING! Using --password via the CLI is insecure. Use --password-stdin.\n")
+    return user, password
+
+
+def _ask(session: Session, server: str, user: str, password: str) -> tuple[str, str]:
     if user and password:
         return user, password
     if not os.isatty(0):

@@ -1,0 +1,1 @@
+"""Other people's clients, driven against a private daemon. See README.md."""

@@ -1,0 +1,1 @@
+"""Docker and ours, side by side."""
